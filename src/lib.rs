@@ -1,0 +1,4 @@
+//! morphkv
+pub mod encoding;
+pub mod error;
+pub mod trap;

@@ -1,0 +1,313 @@
+//! Crash traps: named points at which a test can make the process die, fail or wait.
+//!
+//! A trap is a value that a [`Vfs`](crate::fs::Vfs) carries; there are no globals. Without the feature `traps` the macro
+//! expands to nothing and no name reaches the artefact. [`Trap::ALL`] lets a test sweep every one of them.
+
+/// Stops here if the `Vfs` was told so: `trap!(vfs, JournalReadyBefore)`.
+macro_rules! trap {
+    ($vfs:expr, $name:ident) => {
+        #[cfg(feature = "traps")]
+        $vfs.trap($crate::trap::Trap::$name)?;
+    };
+}
+pub(crate) use trap;
+
+#[cfg(all(feature = "traps", not(debug_assertions)))]
+const _: () = assert!(
+    option_env!("MORPHKV_ALLOW_RELEASE_TRAPS").is_some(),
+    "the feature `traps` is for tests; set MORPHKV_ALLOW_RELEASE_TRAPS at build time to have it in an optimised build"
+);
+
+#[cfg(feature = "traps")]
+pub use armed::{Trap, TrapAction, TrapPlan};
+
+#[cfg(feature = "traps")]
+mod armed {
+    use crate::error::{Error, ErrorKind, Result};
+    use parking_lot::Mutex;
+    use std::path::PathBuf;
+
+    macro_rules! traps {
+        ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+            /// Every point where a test can stop the process, in the order in which a conversion meets them.
+            #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+            #[non_exhaustive]
+            pub enum Trap { $($(#[$doc])* $name,)* }
+
+            /// Kept by the linker, so that one look at a binary tells whether traps are in it.
+            #[used]
+            static NAMES: [&str; [$($text),*].len()] = [$($text),*];
+
+            impl Trap {
+                /// All of them.
+                pub const ALL: &'static [Trap] = &[$(Trap::$name),*];
+            }
+        };
+    }
+
+    traps! {
+        /// The lock of the place is held, nothing has been looked at.
+        LockTaken = "morphkv-trap-lock-taken",
+        /// Preflight is through, nothing has been written.
+        PreflightDone = "morphkv-trap-preflight-done",
+        /// Before the journal says Building.
+        JournalBuildingBefore = "morphkv-trap-journal-building-before",
+        /// The journal says Building.
+        JournalBuildingAfter = "morphkv-trap-journal-building-after",
+        /// A control file is written under its temporary name, not synced.
+        ControlFileWritten = "morphkv-trap-control-file-written",
+        /// A control file is synced, not renamed.
+        ControlFileSynced = "morphkv-trap-control-file-synced",
+        /// A control file is renamed, its directory not synced.
+        ControlFileRenamed = "morphkv-trap-control-file-renamed",
+        /// Before the staging directory is made.
+        StagingBefore = "morphkv-trap-staging-before",
+        /// The staging directory stands empty.
+        StagingMade = "morphkv-trap-staging-made",
+        /// The staging directory's owner file is written.
+        StagingOwned = "morphkv-trap-staging-owned",
+        /// Before the source's WAL files are linked into staging.
+        WalHandoverBefore = "morphkv-trap-wal-handover-before",
+        /// The source's WAL files are linked into staging.
+        WalHandoverAfter = "morphkv-trap-wal-handover-after",
+        /// Before the source is read.
+        RewriteBefore = "morphkv-trap-rewrite-before",
+        /// A task of the rewrite ended.
+        RewriteTaskDone = "morphkv-trap-rewrite-task-done",
+        /// All of the source is in files that are not ingested yet.
+        RewriteAfter = "morphkv-trap-rewrite-after",
+        /// The disjoint files are ingested, the overflow is not.
+        IngestDisjoint = "morphkv-trap-ingest-disjoint",
+        /// The overflow is ingested, not compacted.
+        IngestOverflow = "morphkv-trap-ingest-overflow",
+        /// Nothing is owed to compaction.
+        IngestSettled = "morphkv-trap-ingest-settled",
+        /// The internal column family is copied and the new identity written.
+        InternalCopied = "morphkv-trap-internal-copied",
+        /// Staging is flushed and closed, not synced by us.
+        StagingClosed = "morphkv-trap-staging-closed",
+        /// Every file of staging is synced.
+        StagingSynced = "morphkv-trap-staging-synced",
+        /// Staging is verified.
+        VerifyAfter = "morphkv-trap-verify-after",
+        /// Before staging's marker is written.
+        SealBefore = "morphkv-trap-seal-before",
+        /// Staging is sealed.
+        SealAfter = "morphkv-trap-seal-after",
+        /// Before the journal says Ready.
+        JournalReadyBefore = "morphkv-trap-journal-ready-before",
+        /// The journal says Ready.
+        JournalReadyAfter = "morphkv-trap-journal-ready-after",
+        /// Before live is moved to the backup directory.
+        LiveToBackupBefore = "morphkv-trap-live-to-backup-before",
+        /// Live is moved to the backup directory, the parent is not synced.
+        LiveToBackupMoved = "morphkv-trap-live-to-backup-moved",
+        /// Live is in the backup directory, durably.
+        LiveToBackupAfter = "morphkv-trap-live-to-backup-after",
+        /// Before staging is moved to live.
+        StagingToLiveBefore = "morphkv-trap-staging-to-live-before",
+        /// Staging is moved to live, the parent is not synced.
+        StagingToLiveMoved = "morphkv-trap-staging-to-live-moved",
+        /// The new database is live, durably.
+        StagingToLiveAfter = "morphkv-trap-staging-to-live-after",
+        /// Before the backup directory is moved back to live.
+        BackupToLiveBefore = "morphkv-trap-backup-to-live-before",
+        /// The backup directory is moved to live, the parent is not synced.
+        BackupToLiveMoved = "morphkv-trap-backup-to-live-moved",
+        /// The old database is live again, durably.
+        BackupToLiveAfter = "morphkv-trap-backup-to-live-after",
+        /// Before live is moved to staging.
+        LiveToStagingBefore = "morphkv-trap-live-to-staging-before",
+        /// Live is moved to staging, the parent is not synced.
+        LiveToStagingMoved = "morphkv-trap-live-to-staging-moved",
+        /// Live is in staging, durably.
+        LiveToStagingAfter = "morphkv-trap-live-to-staging-after",
+        /// Before the journal says Done or Kept.
+        JournalSettledBefore = "morphkv-trap-journal-settled-before",
+        /// The journal says Done or Kept.
+        JournalSettledAfter = "morphkv-trap-journal-settled-after",
+        /// The new database is open, the sweep has not begun.
+        SweepBefore = "morphkv-trap-sweep-before",
+        /// Before a directory is moved to trash.
+        ToTrashBefore = "morphkv-trap-to-trash-before",
+        /// A directory is moved to trash, the parent is not synced.
+        ToTrashMoved = "morphkv-trap-to-trash-moved",
+        /// A directory is in trash, durably.
+        ToTrashAfter = "morphkv-trap-to-trash-after",
+        /// Trash is half removed.
+        TrashHalfRemoved = "morphkv-trap-trash-half-removed",
+        /// Trash is removed, the parent is not synced.
+        TrashRemoved = "morphkv-trap-trash-removed",
+        /// Before the journal is dropped.
+        JournalDropBefore = "morphkv-trap-journal-drop-before",
+        /// The journal is dropped, the parent is not synced.
+        JournalDropped = "morphkv-trap-journal-dropped",
+        /// The journal is dropped, durably.
+        JournalDropAfter = "morphkv-trap-journal-drop-after",
+        /// Before the journal of a rollback says Ready.
+        RollbackBefore = "morphkv-trap-rollback-before",
+        /// The journal of a rollback says Ready.
+        RollbackAfter = "morphkv-trap-rollback-after",
+        /// Before the journal of a destruction is written.
+        DestroyBefore = "morphkv-trap-destroy-before",
+        /// The journal of a destruction stands.
+        DestroyAfter = "morphkv-trap-destroy-after",
+        /// adopt: the identity is inside the database, the marker is not written.
+        AdoptIdentity = "morphkv-trap-adopt-identity",
+        /// adopt: the marker is written.
+        AdoptMarker = "morphkv-trap-adopt-marker",
+        /// checkpoint: RocksDB's checkpoint stands without a marker.
+        CheckpointMade = "morphkv-trap-checkpoint-made",
+        /// checkpoint: complete under its temporary name.
+        CheckpointSealed = "morphkv-trap-checkpoint-sealed",
+    }
+
+    impl Trap {
+        /// Its name, as `MORPHKV_TRAP` takes it (with or without the prefix `morphkv-trap-`).
+        pub fn name(self) -> &'static str {
+            NAMES[self as usize]
+        }
+
+        /// The trap of that name.
+        pub fn from_name(name: &str) -> Option<Trap> {
+            Trap::ALL.iter().copied().find(|trap| trap.name() == name || trap.name().strip_prefix("morphkv-trap-") == Some(name))
+        }
+    }
+
+    /// What happens at a trap.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub enum TrapAction {
+        /// The process dies without unwinding.
+        Abort,
+        /// The step returns an error of this kind.
+        Error(ErrorKind),
+        /// The thread makes the file and waits until it is gone: for races.
+        Pause(PathBuf),
+    }
+
+    /// Which traps do what. Each fires once, at its nth hit (counted from 1).
+    #[derive(Debug, Default)]
+    pub struct TrapPlan {
+        armed: Mutex<Vec<Armed>>,
+        hits: Mutex<Vec<Trap>>,
+    }
+
+    #[derive(Debug)]
+    struct Armed {
+        trap: Trap,
+        action: TrapAction,
+        hits_left: u32,
+    }
+
+    impl TrapPlan {
+        /// A plan with nothing armed.
+        pub fn new() -> Self {
+            Self::default()
+        }
+
+        /// Arms `trap` at its `nth` hit.
+        #[must_use]
+        pub fn with(self, trap: Trap, nth: u32, action: TrapAction) -> Self {
+            self.armed.lock().push(Armed { trap, action, hits_left: nth.max(1) });
+            self
+        }
+
+        /// Reads `MORPHKV_TRAP`: `name=abort`, `name@3=error:NoSpace`, `name=pause:FILE`; several with commas.
+        ///
+        /// # Errors
+        /// `InvalidArgument` for what it does not understand, so that a mistyped test cannot pass.
+        pub fn from_env() -> Result<Self> {
+            match std::env::var("MORPHKV_TRAP") {
+                Ok(text) => Self::parse(&text),
+                Err(_) => Ok(Self::new()),
+            }
+        }
+
+        /// Reads the text of `MORPHKV_TRAP`.
+        ///
+        /// # Errors
+        /// `InvalidArgument` for what it does not understand.
+        pub fn parse(text: &str) -> Result<Self> {
+            let mut plan = Self::new();
+            for part in text.split(',').filter(|part| !part.is_empty()) {
+                let wrong = || Error::new(ErrorKind::InvalidArgument, "read MORPHKV_TRAP", format!("`{part}` is not name=action"));
+                let (name, action) = part.split_once('=').ok_or_else(wrong)?;
+                let (name, nth) = match name.split_once('@') {
+                    Some((name, nth)) => (name, nth.parse().map_err(|_| wrong())?),
+                    None => (name, 1),
+                };
+                let trap = Trap::from_name(name).ok_or_else(wrong)?;
+                let action = match action.split_once(':') {
+                    None if action == "abort" => TrapAction::Abort,
+                    None if action == "error" => TrapAction::Error(ErrorKind::Io),
+                    Some(("error", "NoSpace")) => TrapAction::Error(ErrorKind::NoSpace),
+                    Some(("pause", file)) => TrapAction::Pause(file.into()),
+                    _ => return Err(wrong()),
+                };
+                plan = plan.with(trap, nth, action);
+            }
+            Ok(plan)
+        }
+
+        /// Called by a `Vfs` at each trap.
+        ///
+        /// # Errors
+        /// What the plan says; what is on disk then is what the place of the trap says.
+        pub fn hit(&self, trap: Trap) -> Result<()> {
+            self.hits.lock().push(trap);
+            let Some(action) = self.due(trap) else { return Ok(()) };
+            match action {
+                TrapAction::Abort => std::process::abort(),
+                TrapAction::Error(kind) => Err(Error::new(kind, "go on", format!("trap {}", trap.name()))),
+                TrapAction::Pause(file) => {
+                    let created = std::fs::write(&file, trap.name());
+                    created.map_err(|error| Error::io("pause at a trap", &file, error))?;
+                    while file.exists() {
+                        std::thread::sleep(std::time::Duration::from_millis(2));
+                    }
+                    Ok(())
+                }
+            }
+        }
+
+        fn due(&self, trap: Trap) -> Option<TrapAction> {
+            let mut armed = self.armed.lock();
+            let at = armed.iter().position(|entry| entry.trap == trap)?;
+            armed[at].hits_left -= 1;
+            (armed[at].hits_left == 0).then(|| armed.remove(at).action)
+        }
+
+        /// The traps met so far, in order.
+        pub fn hits(&self) -> Vec<Trap> {
+            self.hits.lock().clone()
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn names_are_unique_and_found() {
+            for &trap in Trap::ALL {
+                assert_eq!(Trap::from_name(trap.name()), Some(trap));
+            }
+        }
+
+        #[test]
+        fn a_mistyped_plan_is_refused() {
+            for text in ["x", "seal-after", "seal-after=maybe", "nosuch=abort", "seal-after@x=abort"] {
+                assert_eq!(TrapPlan::parse(text).err().map(|error| error.kind()), Some(ErrorKind::InvalidArgument), "{text}");
+            }
+        }
+
+        #[test]
+        fn fires_once_at_the_nth_hit() {
+            let plan = TrapPlan::parse("seal-after@2=error:NoSpace").unwrap();
+            assert!(plan.hit(Trap::SealAfter).is_ok());
+            assert_eq!(plan.hit(Trap::SealAfter).unwrap_err().kind(), ErrorKind::NoSpace);
+            assert!(plan.hit(Trap::SealAfter).is_ok());
+            assert_eq!(plan.hits().len(), 3);
+        }
+    }
+}
