@@ -1,4 +1,10 @@
 //! morphkv
+pub mod control;
 pub mod encoding;
 pub mod error;
+pub mod fs;
+pub mod layout;
+pub mod lock;
+pub mod marker;
+pub mod rocks;
 pub mod trap;

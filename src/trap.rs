@@ -170,7 +170,10 @@ mod armed {
 
         /// The trap of that name.
         pub fn from_name(name: &str) -> Option<Trap> {
-            Trap::ALL.iter().copied().find(|trap| trap.name() == name || trap.name().strip_prefix("morphkv-trap-") == Some(name))
+            Trap::ALL
+                .iter()
+                .copied()
+                .find(|trap| trap.name() == name || trap.name().strip_prefix("morphkv-trap-") == Some(name))
         }
     }
 
@@ -230,7 +233,9 @@ mod armed {
         pub fn parse(text: &str) -> Result<Self> {
             let mut plan = Self::new();
             for part in text.split(',').filter(|part| !part.is_empty()) {
-                let wrong = || Error::new(ErrorKind::InvalidArgument, "read MORPHKV_TRAP", format!("`{part}` is not name=action"));
+                let wrong = || {
+                    Error::new(ErrorKind::InvalidArgument, "read MORPHKV_TRAP", format!("`{part}` is not name=action"))
+                };
                 let (name, action) = part.split_once('=').ok_or_else(wrong)?;
                 let (name, nth) = match name.split_once('@') {
                     Some((name, nth)) => (name, nth.parse().map_err(|_| wrong())?),
@@ -297,7 +302,11 @@ mod armed {
         #[test]
         fn a_mistyped_plan_is_refused() {
             for text in ["x", "seal-after", "seal-after=maybe", "nosuch=abort", "seal-after@x=abort"] {
-                assert_eq!(TrapPlan::parse(text).err().map(|error| error.kind()), Some(ErrorKind::InvalidArgument), "{text}");
+                assert_eq!(
+                    TrapPlan::parse(text).err().map(|error| error.kind()),
+                    Some(ErrorKind::InvalidArgument),
+                    "{text}"
+                );
             }
         }
 

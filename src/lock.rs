@@ -1,0 +1,132 @@
+//! The exclusive lock of one database place.
+//!
+//! Invariants: it is taken before the first look at the place and held until the last effect; it is an open file
+//! description lock beside the directory (never inside, since the directory is renamed), so that a second opener in
+//! this process and in any other is kept out and a killed holder frees it; the file is never deleted, since a deleted
+//! lock file can be held by two.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::{FileKind, Vfs};
+use crate::layout::{Layout, ROCKSDB_LOCK};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// The held lock; dropping it frees the place.
+#[derive(Debug)]
+pub struct PlaceLock {
+    _file: File,
+}
+
+impl PlaceLock {
+    /// Takes the lock, without waiting.
+    ///
+    /// # Errors
+    /// `Locked` with what the holder wrote about itself; `NotFound` if the parent directory is missing; `Refused` if
+    /// something else than a regular file stands at its name. An empty lock file may have been made.
+    pub fn acquire(vfs: &dyn Vfs, layout: &Layout) -> Result<Self> {
+        let step = "lock the database";
+        let path = &layout.lock;
+        if vfs.stat(path)?.is_some_and(|stat| stat.kind != FileKind::File) {
+            return Err(
+                Error::new(ErrorKind::Refused, step, "the lock is no regular file; the data is intact").at(path)
+            );
+        }
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| Error::io(step, path, error.into()))?;
+        let mut file = File::from(file);
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = Read::by_ref(&mut file).take(200).read_to_string(&mut holder);
+                let message = format!("it is in use ({})", holder.trim().replace(|c: char| c.is_control(), " "));
+                return Err(Error::new(ErrorKind::Locked, step, message).at(&layout.live));
+            }
+            Err(std::fs::TryLockError::Error(error)) => return Err(Error::io(step, path, error)),
+        }
+        let held = file.metadata().map_err(|error| Error::io(step, path, error))?;
+        let named = vfs.stat(path)?;
+        if named.is_none_or(|stat| (stat.device, stat.inode) != (held.dev(), held.ino())) {
+            let message = "its lock file was replaced while it was being locked";
+            return Err(Error::new(ErrorKind::Locked, step, message).at(&layout.live));
+        }
+        inform(&mut file);
+        Ok(PlaceLock { _file: file })
+    }
+}
+
+/// The content only informs a person; a full disk must not keep a database from opening, so errors are dropped.
+fn inform(file: &mut File) {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_string_lossy();
+    let text = format!("pid {} on {host}, since {since} (seconds of the Unix epoch)\n", std::process::id());
+    let _ = file.set_len(0);
+    let _ = file.seek(SeekFrom::Start(0));
+    let _ = file.write_all(text.as_bytes());
+}
+
+/// RocksDB's own lock on a database directory, as RocksDB takes it: a read-only open of ours takes none, and without it
+/// RocksDB's own tools could write to a source while it is read.
+///
+/// POSIX locks of a process die when it closes *any* descriptor of the file: nothing else in this process may open
+/// `LOCK` while this is held.
+#[derive(Debug)]
+pub struct RocksLock {
+    _file: File,
+}
+
+impl RocksLock {
+    /// Takes the lock of the RocksDB directory at `path`, without waiting.
+    ///
+    /// # Errors
+    /// `Locked` if another process has the database open. An empty `LOCK` may have been made.
+    pub fn acquire(path: &Path) -> Result<Self> {
+        let step = "take RocksDB's lock";
+        let path = path.join(ROCKSDB_LOCK);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| Error::io(step, &path, error.into()))?;
+        let file = File::from(file);
+        match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(RocksLock { _file: file }),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => {
+                let message = "another process has the database open with RocksDB; stop it first";
+                Err(Error::new(ErrorKind::Locked, step, message).at(path))
+            }
+            Err(error) => Err(Error::io(step, &path, error.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::RealVfs;
+
+    #[test]
+    fn a_second_opener_in_this_process_is_kept_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::new(&directory.path().join("db")).unwrap();
+        let vfs = RealVfs::default();
+        let held = PlaceLock::acquire(&vfs, &layout).unwrap();
+        let error = PlaceLock::acquire(&vfs, &layout).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Locked);
+        assert!(error.message().contains(&format!("pid {}", std::process::id())), "{error}");
+        drop(held);
+        PlaceLock::acquire(&vfs, &layout).unwrap();
+    }
+
+    #[test]
+    fn a_link_at_the_locks_name_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::new(&directory.path().join("db")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", &layout.lock).unwrap();
+        assert_eq!(PlaceLock::acquire(&RealVfs::default(), &layout).unwrap_err().kind(), ErrorKind::Refused);
+        assert!(!directory.path().join("elsewhere").exists());
+    }
+}

@@ -1,0 +1,396 @@
+//! An open RocksDB database with our two column families.
+
+use super::{Cursor, Durability, Settings, Snapshot, WriteBatch, error};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::{FileKind, Vfs};
+use crate::layout::{DATA_FAMILY, INTERNAL_FAMILY, ROCKSDB_CURRENT};
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{
+    BottommostLevelCompaction, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, DBPinnableSlice, FlushOptions,
+    IngestExternalFileOptions, ReadOptions, WaitForCompactOptions,
+};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A column family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// The caller's keys, encoded.
+    Data,
+    /// Internal records.
+    Internal,
+}
+
+/// An SST file of the database.
+#[derive(Debug, Clone)]
+pub struct LiveFile {
+    /// The family that it belongs to.
+    pub family: String,
+    /// Its level.
+    pub level: i32,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Entries in it.
+    pub entries: u64,
+    /// Its smallest encoded key.
+    pub smallest: Vec<u8>,
+    /// Its largest encoded key.
+    pub largest: Vec<u8>,
+}
+
+/// A value that is read without being copied.
+pub struct PinnedValue<'d>(DBPinnableSlice<'d>);
+
+impl<'d> PinnedValue<'d> {
+    pub(super) fn new(slice: DBPinnableSlice<'d>) -> Self {
+        PinnedValue(slice)
+    }
+}
+
+impl std::ops::Deref for PinnedValue<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Figures of an open database, as RocksDB estimates them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Entries, roughly: overwritten and deleted ones may count.
+    pub entries_estimate: u64,
+    /// Bytes in SST files that hold live data.
+    pub live_bytes_estimate: u64,
+    /// Bytes in memtables.
+    pub memtable_bytes: u64,
+    /// Bytes that compaction still owes.
+    pub pending_compaction_bytes: u64,
+    /// Files at level 0.
+    pub level0_files: u64,
+    /// The last sequence number.
+    pub last_sequence: u64,
+}
+
+/// An open RocksDB database.
+pub struct Database {
+    pub(super) db: DB,
+    path: PathBuf,
+    has_internal: bool,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// RocksDB makes the directory on every open; so nothing is opened where no database stands.
+fn require_database(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    let step = "open the database";
+    match vfs.stat(path)?.map(|stat| stat.kind) {
+        None => return Err(Error::new(ErrorKind::NotFound, step, "it does not exist").at(path)),
+        Some(FileKind::Directory) => {}
+        Some(_) => return Err(Error::new(ErrorKind::Refused, step, "it is no directory").at(path)),
+    }
+    match vfs.stat(&path.join(ROCKSDB_CURRENT))? {
+        Some(stat) if stat.kind == FileKind::File => Ok(()),
+        _ => Err(Error::new(ErrorKind::Corrupt, step, "the directory holds no RocksDB database (no CURRENT)").at(path)),
+    }
+}
+
+fn families(settings: &Settings, with_internal: bool) -> Vec<ColumnFamilyDescriptor> {
+    let mut internal = settings.clone();
+    internal.comparator = crate::encoding::Comparator::Bytewise;
+    internal.write_buffer_bytes = settings.write_buffer_bytes.min(4 << 20);
+    let mut families = vec![ColumnFamilyDescriptor::new(DATA_FAMILY, settings.options())];
+    if with_internal {
+        families.push(ColumnFamilyDescriptor::new(INTERNAL_FAMILY, internal.options()));
+    }
+    families
+}
+
+impl Database {
+    /// Makes a new database in a directory that exists and holds none: for staging alone.
+    ///
+    /// # Errors
+    /// The directory may hold part of a database; it has no marker, so nobody takes it for one.
+    pub fn create(path: &Path, settings: &Settings) -> Result<Self> {
+        let mut options = settings.options();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_error_if_exists(true);
+        let db = DB::open_cf_descriptors(&options, path, families(settings, true))
+            .map_err(|source| error("create the database", path, source))?;
+        Ok(Database { db, path: path.into(), has_internal: true })
+    }
+
+    /// Opens for reading and writing a database that has both column families.
+    ///
+    /// # Errors
+    /// `NotFound`, `Locked`, `Refused` (other column families, another comparator), `Corrupt`, `NoSpace`, `Io`.
+    /// RocksDB may have written a new MANIFEST and WAL file; no data is changed.
+    pub fn open(vfs: &dyn Vfs, path: &Path, settings: &Settings) -> Result<Self> {
+        require_database(vfs, path)?;
+        let db = DB::open_cf_descriptors(&settings.options(), path, families(settings, true))
+            .map_err(|source| error("open the database", path, source))?;
+        Ok(Database { db, path: path.into(), has_internal: true })
+    }
+
+    /// Opens a database that may lack the internal family, and adds it: for adopting a plain RocksDB database.
+    ///
+    /// # Errors
+    /// As [`Database::open`]; the empty family may have been added.
+    pub fn open_adding_internal(vfs: &dyn Vfs, path: &Path, settings: &Settings) -> Result<Self> {
+        require_database(vfs, path)?;
+        let mut options = settings.options();
+        options.create_missing_column_families(true);
+        let db = DB::open_cf_descriptors(&options, path, families(settings, true))
+            .map_err(|source| error("open the database", path, source))?;
+        Ok(Database { db, path: path.into(), has_internal: true })
+    }
+
+    /// Opens for reading alone: no lock of RocksDB is taken, nothing is written, the WAL is replayed into memory.
+    ///
+    /// # Errors
+    /// As [`Database::open`]; nothing is changed.
+    pub fn open_read_only(vfs: &dyn Vfs, path: &Path, settings: &Settings) -> Result<Self> {
+        require_database(vfs, path)?;
+        let listed = super::describe::list_families(path)?;
+        let has_internal = listed.iter().any(|name| name == INTERNAL_FAMILY);
+        let options = settings.options();
+        let db = DB::open_cf_descriptors_read_only(&options, path, families(settings, has_internal), false)
+            .map_err(|source| error("open the database read only", path, source))?;
+        Ok(Database { db, path: path.into(), has_internal })
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it has the internal family; only a database from before the marker lacks it.
+    pub fn has_internal(&self) -> bool {
+        self.has_internal
+    }
+
+    pub(super) fn family(&self, family: Family) -> Result<&ColumnFamily> {
+        let name = match family {
+            Family::Data => DATA_FAMILY,
+            Family::Internal => INTERNAL_FAMILY,
+        };
+        self.db.cf_handle(name).ok_or_else(|| {
+            Error::new(ErrorKind::Refused, "use a column family", format!("there is no family `{name}`")).at(&self.path)
+        })
+    }
+
+    pub(super) fn error(&self, step: &'static str, source: rocksdb::Error) -> Error {
+        error(step, &self.path, source)
+    }
+
+    /// Reads a value without copying it.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<PinnedValue<'_>>> {
+        let found = match family {
+            // The default family's handle need not be looked up.
+            Family::Data => self.db.get_pinned(key),
+            Family::Internal => self.db.get_pinned_cf(self.family(family)?, key),
+        };
+        Ok(found.map_err(|source| self.error("read a key", source))?.map(PinnedValue))
+    }
+
+    /// Reads many values in one call.
+    ///
+    /// # Errors
+    /// The first key that fails fails all.
+    pub fn multi_get<K: AsRef<[u8]>>(&self, family: Family, keys: &[K]) -> Result<Vec<Option<PinnedValue<'_>>>> {
+        let family = self.family(family)?;
+        let found =
+            self.db.batched_multi_get_cf(family, keys.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>().iter(), false);
+        found
+            .into_iter()
+            .map(|value| Ok(value.map_err(|source| self.error("read keys", source))?.map(PinnedValue)))
+            .collect()
+    }
+
+    /// Writes one key. Durable or not as `durability` says.
+    ///
+    /// # Errors
+    /// The write may or may not be there after a restart.
+    pub fn put(&self, family: Family, key: &[u8], value: &[u8], durability: Durability) -> Result<()> {
+        let options = durability.options();
+        let done = match family {
+            Family::Data => self.db.put_opt(key, value, &options),
+            Family::Internal => self.db.put_cf_opt(self.family(family)?, key, value, &options),
+        };
+        done.map_err(|source| self.error("write a key", source))
+    }
+
+    /// Deletes one key.
+    ///
+    /// # Errors
+    /// The deletion may or may not be there after a restart.
+    pub fn delete(&self, family: Family, key: &[u8], durability: Durability) -> Result<()> {
+        let options = durability.options();
+        let done = match family {
+            Family::Data => self.db.delete_opt(key, &options),
+            Family::Internal => self.db.delete_cf_opt(self.family(family)?, key, &options),
+        };
+        done.map_err(|source| self.error("delete a key", source))
+    }
+
+    /// Writes a batch, whole or not at all.
+    ///
+    /// # Errors
+    /// All of it or nothing of it may be there after a restart.
+    pub fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
+        self.db.write_opt(batch.inner, &durability.options()).map_err(|source| self.error("write a batch", source))
+    }
+
+    /// A cursor over a family as it is now. `fill_cache`: the blocks it reads stay in the cache.
+    ///
+    /// # Errors
+    /// `Refused` if the family does not exist.
+    pub fn cursor(&self, family: Family, fill_cache: bool) -> Result<Cursor<'_>> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(fill_cache);
+        options.set_verify_checksums(true);
+        if !fill_cache {
+            options.set_readahead_size(2 << 20);
+        }
+        Ok(Cursor::new(self.db.raw_iterator_cf_opt(self.family(family)?, options), &self.path))
+    }
+
+    /// A snapshot: a state that stays readable while writes go on.
+    pub fn snapshot(&self) -> Snapshot<'_> {
+        Snapshot::new(self, self.db.snapshot())
+    }
+
+    /// Makes everything written so far durable in SST files, both families as one.
+    ///
+    /// # Errors
+    /// Some of it may be durable; repeat.
+    pub fn flush(&self) -> Result<()> {
+        let mut families = vec![self.family(Family::Data)?];
+        if self.has_internal {
+            families.push(self.family(Family::Internal)?);
+        }
+        let flushed = self.db.flush_cfs_opt(&families, &FlushOptions::default());
+        flushed.map_err(|source| self.error("flush", source))
+    }
+
+    /// Makes the WAL durable up to here.
+    ///
+    /// # Errors
+    /// Final: what is durable is unknown.
+    pub fn sync_wal(&self) -> Result<()> {
+        self.db.flush_wal(true).map_err(|source| self.error("sync the WAL", source))
+    }
+
+    /// The last sequence number.
+    pub fn last_sequence(&self) -> u64 {
+        self.db.latest_sequence_number()
+    }
+
+    /// Takes SST files in, by moving them. Files of one call must not overlap each other.
+    ///
+    /// # Errors
+    /// All of the files or none are in the database; those that are not may still stand where they were.
+    pub fn ingest(&self, files: &[PathBuf]) -> Result<()> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        self.db.ingest_external_file_opts(&options, files.to_vec()).map_err(|source| self.error("ingest files", source))
+    }
+
+    /// Compacts the range down to the bottom level. `None`: no bound.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`: the range may be compacted in part; no data is changed.
+    pub fn compact(&self, from: Option<&[u8]>, to: Option<&[u8]>) -> Result<()> {
+        let mut options = CompactOptions::default();
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+        self.db.compact_range_opt(from, to, &options);
+        // The call above reports nothing; this one does.
+        self.db.wait_for_compact(&WaitForCompactOptions::default()).map_err(|source| self.error("compact", source))
+    }
+
+    /// Every SST file.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn live_files(&self) -> Result<Vec<LiveFile>> {
+        let files = self.db.live_files().map_err(|source| self.error("list the SST files", source))?;
+        Ok(files
+            .into_iter()
+            .map(|file| LiveFile {
+                family: file.column_family_name,
+                level: file.level,
+                bytes: file.size as u64,
+                entries: file.num_entries,
+                smallest: file.start_key.unwrap_or_default(),
+                largest: file.end_key.unwrap_or_default(),
+            })
+            .collect())
+    }
+
+    /// Figures of the caller's family.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn stats(&self) -> Result<Stats> {
+        let read = |name: &str| -> Result<u64> {
+            let value = self.db.property_int_value(name).map_err(|source| self.error("read a property", source))?;
+            Ok(value.unwrap_or(0))
+        };
+        Ok(Stats {
+            entries_estimate: read("rocksdb.estimate-num-keys")?,
+            live_bytes_estimate: read("rocksdb.estimate-live-data-size")?,
+            memtable_bytes: read("rocksdb.cur-size-all-mem-tables")?,
+            pending_compaction_bytes: read("rocksdb.estimate-pending-compaction-bytes")?,
+            level0_files: self.property("rocksdb.num-files-at-level0")?.and_then(|text| text.parse().ok()).unwrap_or(0),
+            last_sequence: self.last_sequence(),
+        })
+    }
+
+    /// A property of RocksDB of the caller's family, as text.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn property(&self, name: &str) -> Result<Option<String>> {
+        self.db.property_value(name).map_err(|source| self.error("read a property", source))
+    }
+
+    /// Bytes on disk of the encoded key ranges, roughly.
+    ///
+    /// # Errors
+    /// `Refused` if the family does not exist.
+    pub fn approximate_sizes(&self, ranges: &[(Vec<u8>, Vec<u8>)]) -> Result<Vec<u64>> {
+        let ranges: Vec<_> = ranges.iter().map(|(from, to)| rocksdb::Range::new(from, to)).collect();
+        Ok(self.db.get_approximate_sizes_cf(self.family(Family::Data)?, &ranges))
+    }
+
+    /// RocksDB's checkpoint at a path that does not exist. The parent directory is not synced.
+    ///
+    /// # Errors
+    /// The directory, or RocksDB's own `.tmp` beside it, may exist in part.
+    pub fn checkpoint(&self, path: &Path) -> Result<()> {
+        Checkpoint::new(&self.db)
+            .and_then(|checkpoint| checkpoint.create_checkpoint(path))
+            .map_err(|source| error("make a checkpoint", path, source))
+    }
+
+    /// Closes it and reports what RocksDB says of its background work.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`: the database is closed all the same.
+    pub fn close(self) -> Result<()> {
+        let flushed = self.db.flush_wal(true).map_err(|source| self.error("close the database", source));
+        self.db.cancel_all_background_work(true);
+        flushed
+    }
+}

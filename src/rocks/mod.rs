@@ -1,0 +1,47 @@
+//! The only user of the `rocksdb` crate: options, opening, iterators whose status is checked, SST files.
+//!
+//! Rules kept here, for everyone above:
+//! - the crate makes the directory of a database on *every* open, read-only ones too, so `CURRENT` is looked for
+//!   first, and `create_if_missing` is set by [`Database::create`] alone, which staging alone uses;
+//! - an iterator that is not valid has its status asked, each time: an error is never taken for the end;
+//! - errors are sorted into our kinds here and nowhere else, since the crate knows them by their text.
+
+mod cursor;
+mod database;
+mod describe;
+mod settings;
+mod sst;
+mod write;
+
+pub use cursor::{Cursor, Snapshot};
+pub use database::{Database, Family, LiveFile, PinnedValue, Stats};
+pub use describe::{Description, describe};
+pub use settings::{Compression, Settings, SharedMemory, WalRecovery};
+pub use sst::{SstOptions, SstWriter};
+pub use write::{Durability, WriteBatch};
+
+use crate::error::{Error, ErrorKind};
+use std::path::Path;
+
+/// Sorts an error of RocksDB into our kinds.
+fn error(step: &'static str, path: &Path, source: rocksdb::Error) -> Error {
+    use rocksdb::ErrorKind as Rocks;
+    let text = source.to_string();
+    let kind = match source.kind() {
+        _ if text.contains("No space left on device") || text.contains("Disk quota exceeded") => ErrorKind::NoSpace,
+        // RocksDB calls a file that it cannot open (too many open files, no permission) a corruption, too.
+        Rocks::Corruption if text.contains("IO error") && !text.contains("No such file") => ErrorKind::Io,
+        Rocks::Corruption => ErrorKind::Corrupt,
+        Rocks::NotFound => ErrorKind::NotFound,
+        Rocks::InvalidArgument if text.contains("does not match existing comparator") => ErrorKind::Refused,
+        Rocks::InvalidArgument if text.contains("Column families not opened") => ErrorKind::Refused,
+        Rocks::InvalidArgument => ErrorKind::InvalidArgument,
+        Rocks::NotSupported => ErrorKind::Unsupported,
+        Rocks::IOError if text.contains("lock hold by current process") || text.contains("While lock file") => {
+            ErrorKind::Locked
+        }
+        Rocks::Busy => ErrorKind::Locked,
+        _ => ErrorKind::Io,
+    };
+    Error::new(kind, step, text).at(path).because(source)
+}
