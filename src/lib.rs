@@ -6,5 +6,6 @@ pub mod fs;
 pub mod layout;
 pub mod lock;
 pub mod marker;
+pub mod place;
 pub mod rocks;
 pub mod trap;

@@ -31,7 +31,9 @@ fn error(step: &'static str, path: &Path, source: rocksdb::Error) -> Error {
         _ if text.contains("No space left on device") || text.contains("Disk quota exceeded") => ErrorKind::NoSpace,
         // RocksDB calls a file that it cannot open (too many open files, no permission) a corruption, too.
         Rocks::Corruption if text.contains("IO error") && !text.contains("No such file") => ErrorKind::Io,
+        // A file of the database that is missing is damage; nothing will bring it back.
         Rocks::Corruption => ErrorKind::Corrupt,
+        Rocks::IOError if text.contains("No such file or directory") => ErrorKind::Corrupt,
         Rocks::NotFound => ErrorKind::NotFound,
         Rocks::InvalidArgument if text.contains("does not match existing comparator") => ErrorKind::Refused,
         Rocks::InvalidArgument if text.contains("Column families not opened") => ErrorKind::Refused,

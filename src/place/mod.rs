@@ -1,0 +1,222 @@
+//! What happens to a database *place* (the live directory and its siblings), whatever the cause.
+//!
+//! Invariants, for every change (create, convert, install, rollback, destroy) and at every instant of it:
+//! 1. all keys are in live or, when live is absent, in the one directory that the journal and the markers single out;
+//! 2. a journal stands from before the first effect until after the last, and nothing is moved or removed without one;
+//! 3. nothing is removed before the parent directory holds, durably, the state in which it is not needed;
+//! 4. a directory leaves its name by a rename onto a free name, never by being emptied in place;
+//! 5. a handle is given out only when the journal says, durably, that the place is settled;
+//! 6. whatever is not positively ours is left as it is.
+//!
+//! One way of doing it, whether the change began a moment ago or before a crash: look ([`observe`]), decide
+//! ([`decide`], a pure table), do one step ([`apply`]), and again until the place is at rest.
+
+mod apply;
+mod change;
+pub mod decide;
+mod destroy;
+pub mod journal;
+mod observe;
+mod refuse;
+mod rollback;
+mod sweep;
+
+pub use change::{Built, NewDatabase, abandon, create, drop_staging_quietly, finish, start};
+pub use destroy::destroy;
+pub use observe::{Sight, check_identity, observe, read_identity};
+pub use refuse::refusal;
+pub use rollback::{drop_backup, rollback, writes_since_seal};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::Vfs;
+use crate::layout::Layout;
+use crate::lock::{PlaceLock, RocksLock};
+use crate::marker::Marker;
+use crate::trap::trap;
+use decide::{Action, Change};
+use journal::Journal;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A locked database place.
+#[derive(Debug)]
+pub struct Place {
+    /// The file operations.
+    pub vfs: Arc<dyn Vfs>,
+    /// The names.
+    pub layout: Layout,
+    lock: PlaceLock,
+    rocks_lock: Option<RocksLock>,
+    warnings: Vec<String>,
+}
+
+/// A place at rest.
+#[derive(Debug)]
+pub enum Rest {
+    /// There is no database.
+    Absent,
+    /// Live is whole. `None`: a legacy database, which has no marker.
+    Open {
+        /// Its marker.
+        marker: Option<Marker>,
+        /// A change whose leftovers are to be swept once live is open: give it to [`Place::sweep`].
+        leftover: Option<Journal>,
+    },
+    /// Live is whole, and an interrupted change has left an unsealed staging directory.
+    Building {
+        /// Live's marker.
+        marker: Option<Marker>,
+        /// The interrupted change.
+        journal: Journal,
+    },
+}
+
+/// More steps than any way through the table has.
+const STEPS_MAX: usize = 32;
+
+impl Place {
+    /// Locks the place at `path`. Nothing is looked at before.
+    ///
+    /// # Errors
+    /// `InvalidArgument` (the name), `NotFound` (the parent), `Locked`. At most an empty lock file was made.
+    pub fn lock(vfs: Arc<dyn Vfs>, path: &Path) -> Result<Self> {
+        let layout = Layout::new(path)?;
+        journal::require_parent(&*vfs, &layout)?;
+        let lock = PlaceLock::acquire(&*vfs, &layout)?;
+        trap!(vfs, LockTaken);
+        Ok(Place { vfs, layout, lock, rocks_lock: None, warnings: Vec::new() })
+    }
+
+    /// Looks, decides and acts until the place is at rest.
+    ///
+    /// # Errors
+    /// `Refused` with advice when the table has no action, the place untouched; any failure of a step, after which the
+    /// place is in a state of the table and the next call goes on.
+    pub fn settle(&mut self) -> Result<Rest> {
+        for _ in 0..STEPS_MAX {
+            let sight = observe(&*self.vfs, &self.layout)?;
+            let (row, action) = decide::decide(&sight.observed);
+            tracing::debug!(row, ?action, path = %self.layout.live.display(), "recovery step");
+            match action {
+                Action::Refuse => return Err(refusal(&self.layout, row, &sight)),
+                Action::Absent => return Ok(Rest::Absent),
+                Action::Open => {
+                    self.warn_of_siblings(&sight);
+                    return Ok(Rest::Open { marker: sight.marker, leftover: None });
+                }
+                Action::OpenThenSweep | Action::OpenThenSweepRollback => {
+                    return Ok(Rest::Open { marker: sight.marker, leftover: sight.journal });
+                }
+                Action::Keep => {
+                    let journal = sight.journal.ok_or_else(|| refusal_without_journal(&self.layout))?;
+                    return Ok(Rest::Building { marker: sight.marker, journal });
+                }
+                step => apply::apply(self, &sight, step)?,
+            }
+        }
+        let message = format!("the place is not at rest after {STEPS_MAX} steps; nothing was lost");
+        Err(Error::new(ErrorKind::Refused, "recover the database", message).at(&self.layout.live))
+    }
+
+    /// Looks and decides, and acts not at all: for commands that only read.
+    ///
+    /// # Errors
+    /// `Refused` if live is not whole as it stands; `NotFound` if there is none.
+    pub fn look(&mut self) -> Result<Option<Marker>> {
+        let sight = observe(&*self.vfs, &self.layout)?;
+        let (row, action) = decide::decide(&sight.observed);
+        let whole_under_journal = matches!((row, action), (7, Action::Drop) | (24, _) | (25, _));
+        match action {
+            Action::Refuse => Err(refusal(&self.layout, row, &sight)),
+            Action::Absent => Err(absent(&self.layout)),
+            Action::Open | Action::Keep | Action::OpenThenSweep | Action::OpenThenSweepRollback => Ok(sight.marker),
+            _ if whole_under_journal => Ok(sight.marker),
+            Action::Drop if row == 8 || row == 17 => Err(absent(&self.layout)),
+            _ => {
+                Err(Error::new(ErrorKind::Refused, "read the database", "an interrupted change must be finished first")
+                    .at(&self.layout.live)
+                    .next(format!("morphkv recover {}", self.layout.live.display())))
+            }
+        }
+    }
+
+    /// Refuses a change while siblings stand that no journal speaks of, since they are somebody's.
+    ///
+    /// # Errors
+    /// `Conflict` naming them. Nothing was changed.
+    pub fn require_no_strangers(&self, step: &'static str) -> Result<()> {
+        let sight = observe(&*self.vfs, &self.layout)?;
+        let names = strangers(&self.layout, &sight);
+        if names.is_empty() {
+            return Ok(());
+        }
+        let message =
+            format!("something that is not ours stands beside the database: {}; move it away", names.join(", "));
+        Err(Error::new(ErrorKind::Conflict, step, message).at(&self.layout.live))
+    }
+
+    fn warn_of_siblings(&mut self, sight: &Sight) {
+        let names = strangers(&self.layout, sight);
+        if !names.is_empty() {
+            self.warn(format!("left alone, since no journal speaks of it: {}", names.join(", ")));
+        }
+    }
+
+    fn warn(&mut self, warning: String) {
+        tracing::warn!(path = %self.layout.live.display(), "{warning}");
+        self.warnings.push(warning);
+    }
+
+    /// Takes RocksDB's own lock on live, unless it is held.
+    ///
+    /// # Errors
+    /// `Locked`: another process has live open with RocksDB.
+    pub fn lock_rocks(&mut self) -> Result<()> {
+        if self.rocks_lock.is_none() {
+            self.rocks_lock = Some(RocksLock::acquire(&self.layout.live)?);
+        }
+        Ok(())
+    }
+
+    /// Gives RocksDB's own lock back, so that RocksDB itself can take it.
+    pub fn unlock_rocks(&mut self) {
+        self.rocks_lock = None;
+    }
+
+    /// What a caller should be told, and has not been yet.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// The parts that an engine keeps.
+    pub fn into_parts(self) -> (Arc<dyn Vfs>, Layout, PlaceLock) {
+        (self.vfs, self.layout, self.lock)
+    }
+}
+
+fn absent(layout: &Layout) -> Error {
+    Error::new(ErrorKind::NotFound, "open the database", "there is none")
+        .at(&layout.live)
+        .next(format!("morphkv create {} --encoding natural", layout.live.display()))
+}
+
+fn refusal_without_journal(layout: &Layout) -> Error {
+    Error::new(ErrorKind::Refused, "recover the database", "the journal vanished while it was read").at(&layout.live)
+}
+
+/// The siblings that no journal speaks of.
+fn strangers(layout: &Layout, sight: &Sight) -> Vec<String> {
+    use decide::{Backup, Staging};
+    let seen = &sight.observed;
+    let alone = seen.change == Change::None;
+    [
+        (seen.staging == Staging::Foreign, &layout.staging),
+        (seen.backup == Backup::Foreign || (seen.backup == Backup::SourceChanged), &layout.backup_dir),
+        (seen.trash && alone, &layout.trash),
+        (seen.restore, &layout.restore),
+    ]
+    .into_iter()
+    .filter(|(stands, _)| *stands)
+    .map(|(_, path)| path.display().to_string())
+    .collect()
+}
