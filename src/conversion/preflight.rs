@@ -1,0 +1,213 @@
+//! What is checked before a conversion does any work, so that it cannot fail at the end of hours for a reason that was
+//! known at the beginning. Nothing is changed but the probe directory, which is removed again.
+
+use crate::encoding::Comparator;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::{FileKind, Vfs, tree_size};
+use crate::layout::Layout;
+use crate::place::journal::Keep;
+use crate::rocks::{Compression, Database};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const STEP: &str = "prepare a conversion";
+
+/// The room kept free beside the new database: 64 MiB.
+const RESERVE_BYTES: u64 = 64 << 20;
+
+/// Bytes that conversions of this process are going to write, by device: many databases may convert at once.
+static RESERVED: Mutex<BTreeMap<u64, u64>> = Mutex::new(BTreeMap::new());
+
+/// Room set aside for one conversion; given back when dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    device: u64,
+    bytes: u64,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(reserved) = RESERVED.lock().get_mut(&self.device) {
+            *reserved = reserved.saturating_sub(self.bytes);
+        }
+    }
+}
+
+/// What a conversion will need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes of the live directory.
+    pub live_bytes: u64,
+    /// Bytes that must be free.
+    pub needed_bytes: u64,
+    /// Bytes that are free and not set aside for other conversions of this process.
+    pub free_bytes: u64,
+}
+
+/// Measures the room that a conversion of `source` needs and has. `spills`: the pair of encodings has no run structure.
+///
+/// # Errors
+/// `Io`. Nothing was changed.
+pub fn room(vfs: &dyn Vfs, layout: &Layout, source: &Database, target: Compression, spills: bool) -> Result<Room> {
+    let live_bytes = tree_size(vfs, &layout.live)?;
+    let output = live_bytes.max(expected_output(source, target)?.min(live_bytes.saturating_mul(16)));
+    let factor = if spills { 22 } else { 11 };
+    let needed_bytes = (output / 10).saturating_mul(factor).saturating_add(RESERVE_BYTES);
+    let free = vfs.space(&layout.parent)?.free;
+    let device = device(vfs, &layout.parent)?;
+    let reserved = RESERVED.lock().get(&device).copied().unwrap_or(0);
+    Ok(Room { live_bytes, needed_bytes, free_bytes: free.saturating_sub(reserved) })
+}
+
+/// Sets the room aside.
+///
+/// # Errors
+/// `NoSpace` with both figures. Nothing was changed.
+pub fn reserve(vfs: &dyn Vfs, layout: &Layout, room: Room) -> Result<Reservation> {
+    if room.free_bytes < room.needed_bytes {
+        let message = format!(
+            "{} bytes are needed beside the database, {} are free; the data is intact, nothing was touched",
+            room.needed_bytes, room.free_bytes
+        );
+        return Err(Error::new(ErrorKind::NoSpace, STEP, message).at(&layout.parent));
+    }
+    let device = device(vfs, &layout.parent)?;
+    *RESERVED.lock().entry(device).or_insert(0) += room.needed_bytes;
+    Ok(Reservation { device, bytes: room.needed_bytes })
+}
+
+fn device(vfs: &dyn Vfs, path: &Path) -> Result<u64> {
+    Ok(vfs.stat(path)?.map_or(0, |stat| stat.device))
+}
+
+/// The size of the output if it is compressed less than the source, from the source's table properties.
+fn expected_output(source: &Database, target: Compression) -> Result<u64> {
+    let properties = source.property("rocksdb.aggregated-table-properties")?.unwrap_or_default();
+    let raw = number(&properties, "raw key size") + number(&properties, "raw value size");
+    let compressed_better = properties.contains("ZSTD") || properties.contains("Zlib") || properties.contains("BZip2");
+    let data = number(&properties, "data block size");
+    Ok(match target {
+        Compression::None => raw,
+        Compression::Lz4 if compressed_better => raw.min(data.saturating_mul(2)),
+        Compression::Lz4 | Compression::Zstd => 0,
+    })
+}
+
+/// A number out of RocksDB's `; `-separated properties.
+fn number(properties: &str, name: &str) -> u64 {
+    let value = properties.split(';').find_map(|part| part.trim().strip_prefix(name)?.trim().strip_prefix('='));
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Refuses a database that a rewrite would not carry whole.
+///
+/// # Errors
+/// `Unsupported` or `Refused`, naming what was found. Nothing was changed.
+pub fn require_convertible(vfs: &dyn Vfs, layout: &Layout, source: &Database, comparator: Comparator) -> Result<()> {
+    let description = crate::rocks::describe(vfs, &layout.live)?;
+    let unsupported = |message: String| {
+        Error::new(ErrorKind::Unsupported, STEP, format!("{message}; the data is intact, nothing was touched"))
+            .at(&layout.live)
+    };
+    let foreign = description.foreign_families();
+    if !foreign.is_empty() {
+        return Err(unsupported(format!("it holds column families that are not ours: {}", foreign.join(", "))));
+    }
+    if description.comparator != Some(comparator) {
+        return Err(unsupported(format!("it is ordered by the comparator `{}`", description.comparator_name)));
+    }
+    let properties = source.property("rocksdb.aggregated-table-properties")?.unwrap_or_default();
+    let merges = number(&properties, "# merge operands");
+    if merges > 0 {
+        return Err(unsupported(format!("it holds {merges} merge operands, which only their own operator understands")));
+    }
+    let blobs = source.property("rocksdb.num-blob-files")?.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
+    if blobs > 0 {
+        return Err(unsupported(format!("it keeps values in {blobs} blob files")));
+    }
+    match wal_directory(vfs, &layout.live)? {
+        Some(directory) if !same_directory(vfs, Path::new(&directory), &layout.live)? => {
+            Err(unsupported(format!("its WAL files lie elsewhere, in {directory}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The `wal_dir` of the newest OPTIONS file, the only place where RocksDB records it.
+fn wal_directory(vfs: &dyn Vfs, live: &Path) -> Result<Option<String>> {
+    let newest = vfs.list(live)?.into_iter().filter(|name| name.starts_with("OPTIONS-") && !name.ends_with("dbtmp")).max();
+    let Some(name) = newest else { return Ok(None) };
+    let text = vfs.read(&live.join(name), 1 << 20)?;
+    let text = String::from_utf8_lossy(&text);
+    let value = text.lines().find_map(|line| line.trim().strip_prefix("wal_dir="));
+    Ok(value.map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned))
+}
+
+/// A directory of that name may be an old one: the database may have been moved since. What counts is whether WAL files
+/// lie there.
+fn same_directory(vfs: &dyn Vfs, named: &Path, live: &Path) -> Result<bool> {
+    let Some(named_stat) = vfs.stat(named)? else { return Ok(true) };
+    let live_stat = vfs.stat(live)?;
+    if live_stat.is_some_and(|stat| (stat.device, stat.inode) == (named_stat.device, named_stat.inode)) {
+        return Ok(true);
+    }
+    if named_stat.kind != FileKind::Directory {
+        return Ok(true);
+    }
+    Ok(!vfs.list(named)?.iter().any(|name| name.ends_with(".log")))
+}
+
+/// Tries the swap: a rename of live onto a non-empty directory runs every check of the kernel and cannot succeed.
+///
+/// # Errors
+/// `Unsupported` (mount point, overlay), `Io` (permission, read-only parent). The probe directory is removed again, or
+/// left behind by a crash, to be removed by the next preflight.
+pub fn require_renamable(vfs: &dyn Vfs, layout: &Layout) -> Result<()> {
+    let inside = layout.probe.join("in-the-way");
+    clear_probe(vfs, layout, &inside)?;
+    vfs.make_dir(&layout.probe)?;
+    vfs.make_dir(&inside)?;
+    let tried = vfs.probe_rename(&layout.live, &layout.probe);
+    clear_probe(vfs, layout, &inside)?;
+    tried
+}
+
+/// Removes our probe by `rmdir` alone, which cannot remove anything that holds something.
+fn clear_probe(vfs: &dyn Vfs, layout: &Layout, inside: &Path) -> Result<()> {
+    if vfs.stat(&layout.probe)?.is_some() {
+        vfs.remove_dir(inside)?;
+        vfs.remove_dir(&layout.probe)?;
+    }
+    Ok(())
+}
+
+/// Refuses to lose an old database that is kept from an earlier conversion.
+///
+/// # Errors
+/// `Conflict` naming the two ways out. Nothing was changed.
+pub fn require_no_kept(vfs: &dyn Vfs, layout: &Layout, keep: Keep) -> Result<()> {
+    if keep == Keep::Replace || vfs.stat(&layout.backup_dir)?.is_none() {
+        return Ok(());
+    }
+    let (bytes, live) = (tree_size(vfs, &layout.backup_dir)?, layout.live.display());
+    let message = format!(
+        "the database from before the last conversion is still kept ({bytes} bytes); bring it back with `morphkv \
+         rollback {live} -y` or remove it first"
+    );
+    Err(Error::new(ErrorKind::Conflict, STEP, message)
+        .at(&layout.backup_dir)
+        .next(format!("morphkv drop-backup {live} -y")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_found_in_rocksdbs_text() {
+        let text = "# data blocks=3; # entries=7; # merge operands=2; raw key size=100; data block size=4096; ";
+        assert_eq!((number(text, "# merge operands"), number(text, "raw key size")), (2, 100));
+        assert_eq!(number(text, "nothing"), 0);
+    }
+}
