@@ -13,11 +13,12 @@
 
 use super::KeyEncoding;
 use crate::error::{Error, ErrorKind, Result, show_key};
-use memchr::{memchr, memchr_iter};
+use memchr::memchr;
 
 const SEPARATOR: u8 = b'/';
 /// Greater than any byte of a key, so that a path's end bound `path//` sorts after its children.
 const ENCODED_SEPARATOR: u8 = 0xFF;
+const LEVEL_LEN: usize = 2;
 /// Leaves the top bit of an encoded key free.
 const LEVEL_MAX: u16 = 32_767;
 
@@ -38,26 +39,33 @@ impl KeyEncoding for Hierarchical {
     }
 
     fn encode(&self, key: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        if let Some(at) = memchr(ENCODED_SEPARATOR, key) {
-            return Err(unrepresentable(key, at));
+        let start = out.len();
+        out.reserve(LEVEL_LEN + key.len());
+        out.extend_from_slice(&[0; LEVEL_LEN]);
+        let seen = append_replaced(key, SEPARATOR, ENCODED_SEPARATOR, out);
+        if seen.replacement {
+            out.truncate(start);
+            return Err(unrepresentable(key));
         }
-        out.reserve(size_of_val(&LEVEL_MAX) + key.len());
-        out.extend_from_slice(&level_of(key, SEPARATOR).to_be_bytes());
-        append_replaced(key, SEPARATOR, ENCODED_SEPARATOR, out);
+        let level = level(seen.replaced, key.ends_with(&[SEPARATOR; 2]));
+        out[start..start + LEVEL_LEN].copy_from_slice(&level.to_be_bytes());
         Ok(())
     }
 
     fn decode(&self, encoded: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        let Some((stored_level, path)) = encoded.split_first_chunk() else {
+        let Some((stored_level, path)) = encoded.split_first_chunk::<LEVEL_LEN>() else {
             return Err(corrupt(encoded, "are too few for a level"));
         };
-        if memchr(SEPARATOR, path).is_some() {
+        let start = out.len();
+        let seen = append_replaced(path, ENCODED_SEPARATOR, SEPARATOR, out);
+        if seen.replacement {
+            out.truncate(start);
             return Err(corrupt(encoded, "hold a / that encoding would have replaced"));
         }
-        if u16::from_be_bytes(*stored_level) != level_of(path, ENCODED_SEPARATOR) {
+        if u16::from_be_bytes(*stored_level) != level(seen.replaced, path.ends_with(&[ENCODED_SEPARATOR; 2])) {
+            out.truncate(start);
             return Err(corrupt(encoded, "begin with a level that is not that of the path"));
         }
-        append_replaced(path, ENCODED_SEPARATOR, SEPARATOR, out);
         Ok(())
     }
 
@@ -66,26 +74,60 @@ impl KeyEncoding for Hierarchical {
     }
 }
 
-/// The level of a key, or of its encoded path: they differ in the separator only.
-fn level_of(path: &[u8], separator: u8) -> u16 {
-    let separators = memchr_iter(separator, path).count();
+fn level(separators: usize, ends_in_two: bool) -> u16 {
     // So that `dir//` has the level of the children of `dir/` and bounds them.
-    let level = separators - usize::from(path.ends_with(&[separator, separator]));
+    let level = separators - usize::from(ends_in_two);
     u16::try_from(level).map_or(LEVEL_MAX, |level| level.min(LEVEL_MAX))
 }
 
-/// Copies all, then replaces in place: the loop has no branch, so the compiler makes it vector code; searching for each
-/// separator is slower, since paths have one every few bytes.
-fn append_replaced(bytes: &[u8], from: u8, to: u8, out: &mut Vec<u8>) {
+/// What was in the bytes before `from` was replaced by `to`.
+#[derive(Default)]
+struct Seen {
+    /// How many bytes were `from`.
+    replaced: usize,
+    /// Whether `to` was there already, so that the way back would be lost.
+    replacement: bool,
+}
+
+/// Appends `bytes` with `to` for each `from`, and counts.
+///
+/// Copies first, then goes once over the copy in blocks that the compiler turns into vector code. Measured on paths of 24
+/// to 48 bytes that is twice as fast as searching for either byte with memchr, since a path has a separator every few
+/// bytes; it does not fall behind at 1000 bytes either. Half of that is gone when `from` and `to` are not constants, hence
+/// the forced inlining.
+#[inline(always)]
+fn append_replaced(bytes: &[u8], from: u8, to: u8, out: &mut Vec<u8>) -> Seen {
     let start = out.len();
     out.extend_from_slice(bytes);
-    for byte in &mut out[start..] {
-        *byte = if *byte == from { to } else { *byte };
+    let mut seen = Seen::default();
+    let tail = replace_blocks::<32>(&mut out[start..], from, to, &mut seen);
+    let tail = replace_blocks::<8>(tail, from, to, &mut seen);
+    replace_blocks::<1>(tail, from, to, &mut seen);
+    seen
+}
+
+/// Replaces in as many whole blocks of `N` bytes as there are, and returns the rest.
+#[inline(always)]
+fn replace_blocks<'a, const N: usize>(bytes: &'a mut [u8], from: u8, to: u8, seen: &mut Seen) -> &'a mut [u8] {
+    // The counts of a block are bytes, like the lanes they are counted in.
+    const { assert!(N <= u8::MAX as usize) };
+    let (blocks, tail) = bytes.as_chunks_mut::<N>();
+    for block in blocks {
+        let (mut replaced, mut replacement) = (0, 0);
+        for byte in block {
+            replaced += u8::from(*byte == from);
+            replacement |= u8::from(*byte == to);
+            *byte = if *byte == from { to } else { *byte };
+        }
+        seen.replaced += usize::from(replaced);
+        seen.replacement |= replacement != 0;
     }
+    tail
 }
 
 #[cold]
-fn unrepresentable(key: &[u8], at: usize) -> Error {
+fn unrepresentable(key: &[u8]) -> Error {
+    let at = memchr(ENCODED_SEPARATOR, key).unwrap_or_default();
     let message = format!("the key {} has byte 0xFF at {at}, which hierarchical r1 cannot carry", show_key(key));
     Error::new(ErrorKind::Unrepresentable, "encode a key", message)
 }
@@ -139,7 +181,7 @@ mod tests {
 
     #[test]
     fn keys_sort_by_level_and_then_by_path() {
-        let sorted: [&[u8]; 9] = [b"", b"a", b"z", b"/key", b"x/", b"/key/a", b"/key/b", b"/key//", b"/key/a/1"];
+        let sorted: [&[u8]; 9] = [b"", b"a", b"z", b"x/", b"/key", b"/key/a", b"/key/b", b"/key//", b"/key/a/1"];
         assert!(sorted.windows(2).all(|pair| encoded(pair[0]) < encoded(pair[1])));
     }
 
@@ -167,6 +209,26 @@ mod tests {
             let mut out = b"kept".to_vec();
             let error = Hierarchical.encode(key, &mut out).unwrap_err();
             assert_eq!((error.kind(), &out[..]), (ErrorKind::Unrepresentable, &b"kept"[..]));
+        }
+    }
+
+    /// Every length up to several blocks, with each byte that matters at each place.
+    #[test]
+    fn no_place_in_a_key_is_overlooked() {
+        for len in 0..100 {
+            for at in 0..len {
+                let mut key = vec![b'k'; len];
+                key[at] = SEPARATOR;
+                let expected = [&[0, 1], &key[..at], &[ENCODED_SEPARATOR], &key[at + 1..]].concat();
+                assert_eq!(encoded(&key), expected);
+                assert!(laws::check_decode(&Hierarchical, &expected).unwrap());
+                assert!(!laws::check_decode(&Hierarchical, &[&[0, 1], &key[..]].concat()).unwrap());
+                key[at] = ENCODED_SEPARATOR;
+                assert_eq!(laws::check_encode(&Hierarchical, &key).unwrap(), None);
+            }
+            let all = slashes(len);
+            let level = len - usize::from(len >= 2);
+            assert_eq!(encoded(&all), [&[0, level as u8], &vec![ENCODED_SEPARATOR; len][..]].concat());
         }
     }
 

@@ -274,6 +274,9 @@ mod tests {
         None,
         Lossy,
         Lax,
+        IgnoresAppended,
+        IgnoresChanged,
+        FillsUp,
         WrongRefusal,
         WrongCorrupt,
         AppendsWhenRefusing,
@@ -326,6 +329,7 @@ mod tests {
             let key = match encoded.split_first() {
                 Some((b'<', key)) if !key.contains(&b'!') => key,
                 Some((_, key)) if self.0 == Fault::Lax => key,
+                Some((b'=', key)) if self.0 == Fault::IgnoresChanged => key,
                 _ if self.0 == Fault::WrongCorrupt => return corrupt(ErrorKind::InvalidArgument),
                 _ => {
                     if self.0 == Fault::AppendsWhenCorrupt {
@@ -333,6 +337,11 @@ mod tests {
                     }
                     return corrupt(ErrorKind::Corrupt);
                 }
+            };
+            let key = match (self.0, key) {
+                (Fault::IgnoresAppended, b"long enough\0") => b"long enough",
+                (Fault::FillsUp, b"long enoug") => b"long enough",
+                _ => key,
             };
             match self.0 {
                 Fault::CannotComeBack if key.len() == 3 => return corrupt(ErrorKind::Corrupt),
@@ -347,7 +356,7 @@ mod tests {
         }
     }
 
-    const KEYS: [&[u8]; 5] = [b"", b"a/b", b"a?b", b"!", b"long enough"];
+    const KEYS: [&[u8]; 5] = [b"a?b", b"", b"a/b", b"!", b"long enough"];
 
     #[test]
     fn a_sound_encoding_passes_and_is_counted() {
@@ -360,6 +369,9 @@ mod tests {
         let faults = [
             (Fault::Lossy, "round trip"),
             (Fault::Lax, "strict"),
+            (Fault::IgnoresAppended, "strict"),
+            (Fault::IgnoresChanged, "strict"),
+            (Fault::FillsUp, "strict"),
             (Fault::WrongRefusal, "honest refusal"),
             (Fault::WrongCorrupt, "strict"),
             (Fault::AppendsWhenRefusing, "appending"),

@@ -1,0 +1,17 @@
+//! The modules of morphkv that are fuzzed, compiled from its own source files.
+//!
+//! Depending on the crate itself would compile RocksDB's C++ for every sanitizer. The lower floors do not use it, so they
+//! stand here under the names they have in the crate, and their `crate::` paths find each other.
+//!
+//! To add a target: name the module here with the lower ones that it uses, its dependencies in Cargo.toml, a `[[bin]]`
+//! there, and write fuzz_targets/NAME.rs. Run it with either of
+//!
+//! ```text
+//! cargo +nightly fuzz run NAME
+//! RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none NAME
+//! ```
+
+#[path = "../../src/encoding/mod.rs"]
+pub mod encoding;
+#[path = "../../src/error.rs"]
+pub mod error;
