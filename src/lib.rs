@@ -1,4 +1,5 @@
 //! morphkv
+pub mod attachment;
 pub mod control;
 pub mod encoding;
 pub mod error;

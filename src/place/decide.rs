@@ -212,10 +212,147 @@ fn rollback(seen: &Observed, phase: Phase) -> (u8, Action) {
         // A damaged live may go too: that is what one rolls back for.
         (Phase::Ready, Live::New | Live::Partial, Staging::Absent) if backup_whole => (27, Action::LiveToStaging),
         (Phase::Ready, Live::Absent, _) if backup_whole && ours => (28, Action::BackupToLive),
+        // Nothing else is whole any more: what others have added to the old database stays with it.
+        (Phase::Ready, Live::Absent, Staging::Absent | Staging::Partial) if seen.backup == Backup::SourceChanged => {
+            (28, Action::BackupToLive)
+        }
         (Phase::Ready, Live::Absent, Staging::New) => (29, Action::StagingToLive),
-        (Phase::Ready, Live::Source, _) if ours && seen.backup == Backup::Absent => (30, Action::RollbackDone),
+        (Phase::Ready, Live::Source | Live::SourceChanged, _) if ours && seen.backup == Backup::Absent => {
+            (30, Action::RollbackDone)
+        }
         (Phase::Ready, Live::New, Staging::Absent) => (31, Action::KeepAfterAll),
         (Phase::Done, Live::Source | Live::SourceChanged, _) if ours => (32, Action::OpenThenSweepRollback),
         _ => (33, Action::Refuse),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of `ARCHITECTURE.md`: row, journal, replaces (`y`, `n`, `*`), live, staging, backup, action. Letters as
+    /// there; `*` is anything. The first row that fits counts.
+    const TABLE: &[(u8, &str, &str, &str, &str, &str, Action)] = &[
+        (2, "unreadable", "*", "*", "*", "*", Action::Refuse),
+        (3, "none", "*", "W", "*", "*", Action::Open),
+        (4, "none", "*", "-", "-", "-", Action::Absent),
+        (5, "none", "*", "*", "*", "*", Action::Refuse),
+        (6, "building", "y", "O", "-PN", "-", Action::Keep),
+        (7, "building", "y", "X", "-PN", "-", Action::Drop),
+        (8, "building", "n", "-", "-PN", "-", Action::Drop),
+        (9, "building", "*", "*", "*", "*", Action::Refuse),
+        (10, "ready", "y", "O", "N", "-", Action::LiveToBackup),
+        (11, "ready", "y", "O", "-P", "-", Action::Drop),
+        (12, "ready", "y", "X", "-PN", "-", Action::Drop),
+        (13, "ready", "y", "OX", "*", "*", Action::Refuse),
+        (14, "ready", "*", "-", "N", "-OF", Action::StagingToLive),
+        (15, "ready", "*", "-", "N", "X", Action::BackupToLive),
+        (16, "ready", "y", "-", "-P", "OX", Action::BackupToLive),
+        (17, "ready", "n", "-", "-P", "-", Action::Drop),
+        (18, "ready", "*", "N", "-PN", "*", Action::Settle),
+        (19, "ready", "y", "P", "-", "OX", Action::LiveToStaging),
+        (19, "ready", "n", "P", "-", "-", Action::LiveToStaging),
+        (20, "ready", "*", "*", "*", "*", Action::Refuse),
+        (21, "done", "*", "N", "-PN", "O-", Action::OpenThenSweep),
+        (22, "done", "*", "N", "*", "*", Action::OpenThenSweep),
+        (23, "done", "*", "*", "*", "*", Action::Refuse),
+        (25, "kept", "*", "N", "-", "-", Action::DropJournal),
+        (24, "kept", "*", "N", "-", "*", Action::Open),
+        (26, "kept", "*", "*", "*", "*", Action::Refuse),
+        (27, "rollback ready", "*", "NP", "-", "O", Action::LiveToStaging),
+        (28, "rollback ready", "*", "-", "-PN", "O", Action::BackupToLive),
+        (28, "rollback ready", "*", "-", "-P", "X", Action::BackupToLive),
+        (29, "rollback ready", "*", "-", "N", "*", Action::StagingToLive),
+        (30, "rollback ready", "*", "OX", "-PN", "-", Action::RollbackDone),
+        (31, "rollback ready", "*", "N", "-", "*", Action::KeepAfterAll),
+        (32, "rollback done", "*", "OX", "-PN", "*", Action::OpenThenSweepRollback),
+        (33, "rollback", "*", "*", "*", "*", Action::Refuse),
+        (34, "destroy", "*", "*", "*", "*", Action::Destroy),
+    ];
+
+    const LIVES: [(char, Live); 7] = [
+        ('-', Live::Absent),
+        ('W', Live::Whole),
+        ('O', Live::Source),
+        ('X', Live::SourceChanged),
+        ('N', Live::New),
+        ('P', Live::Partial),
+        ('F', Live::Foreign),
+    ];
+    const STAGINGS: [(char, Staging); 4] =
+        [('-', Staging::Absent), ('N', Staging::New), ('P', Staging::Partial), ('F', Staging::Foreign)];
+    const BACKUPS: [(char, Backup); 4] =
+        [('-', Backup::Absent), ('O', Backup::Source), ('X', Backup::SourceChanged), ('F', Backup::Foreign)];
+
+    fn changes() -> Vec<(String, char, Change)> {
+        let mut changes = vec![("none".into(), '*', Change::None), ("unreadable".into(), '*', Change::Unreadable)];
+        let phases = [Phase::Building, Phase::Ready, Phase::Done, Phase::Kept];
+        for kind in [Kind::Create, Kind::Convert, Kind::Install, Kind::Rollback, Kind::Destroy] {
+            for phase in phases {
+                for replaces in [true, false] {
+                    let words = match kind {
+                        Kind::Rollback => format!("rollback {}", super::super::journal::phase_name(phase)),
+                        Kind::Destroy => "destroy".into(),
+                        _ => super::super::journal::phase_name(phase).into(),
+                    };
+                    let change = Change::Of { kind, phase, replaces, keep: false };
+                    changes.push((words, if replaces { 'y' } else { 'n' }, change));
+                }
+            }
+        }
+        changes
+    }
+
+    fn expected(words: &str, replaces: char, live: char, staging: char, backup: char, trash: bool) -> (u8, Action) {
+        let fits = |pattern: &str, letter: char| pattern == "*" || pattern.contains(letter);
+        let row = TABLE.iter().find(|row| {
+            let journal = words == row.1 || (row.1 == "rollback" && words.starts_with("rollback"));
+            let in_the_way = row.0 == 4 && trash;
+            journal
+                && !in_the_way
+                && fits(row.2, replaces)
+                && fits(row.3, live)
+                && fits(row.4, staging)
+                && fits(row.5, backup)
+        });
+        let row = row.expect("the table has a last row for every journal");
+        (row.0, row.6)
+    }
+
+    #[test]
+    fn every_state_is_decided_as_the_table_says() {
+        let (mut states, mut rows) = (0, std::collections::BTreeSet::new());
+        for (words, replaces, change) in changes() {
+            for (l, live) in LIVES {
+                for (s, staging) in STAGINGS {
+                    for (b, backup) in BACKUPS {
+                        for trash in [false, true] {
+                            let seen = Observed { change, live, staging, backup, trash, restore: false, twins: false };
+                            let wanted = expected(&words, replaces, l, s, b, trash);
+                            assert_eq!(decide(&seen), wanted, "{words} {replaces} live {l} staging {s} backup {b}");
+                            states += 1;
+                            rows.insert(wanted.0);
+                            assert_eq!(decide(&Observed { twins: true, ..seen }), (1, Action::Refuse));
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(rows.len(), 33, "a row that no state reaches: {rows:?}");
+        println!("recovery table: {states} states, {} rows", rows.len() + 1);
+    }
+
+    #[test]
+    fn a_restore_under_way_keeps_an_absent_place_closed() {
+        let seen = Observed {
+            change: Change::None,
+            live: Live::Absent,
+            staging: Staging::Absent,
+            backup: Backup::Absent,
+            trash: false,
+            restore: true,
+            twins: false,
+        };
+        assert_eq!(decide(&seen), (5, Action::Refuse));
     }
 }

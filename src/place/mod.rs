@@ -16,6 +16,8 @@ mod change;
 pub mod decide;
 mod destroy;
 pub mod journal;
+#[cfg(test)]
+mod model;
 mod observe;
 mod refuse;
 mod rollback;
@@ -48,6 +50,7 @@ pub struct Place {
     lock: PlaceLock,
     rocks_lock: Option<RocksLock>,
     warnings: Vec<String>,
+    notes: Vec<String>,
 }
 
 /// A place at rest.
@@ -84,7 +87,7 @@ impl Place {
         journal::require_parent(&*vfs, &layout)?;
         let lock = PlaceLock::acquire(&*vfs, &layout)?;
         trap!(vfs, LockTaken);
-        Ok(Place { vfs, layout, lock, rocks_lock: None, warnings: Vec::new() })
+        Ok(Place { vfs, layout, lock, rocks_lock: None, warnings: Vec::new(), notes: Vec::new() })
     }
 
     /// Looks, decides and acts until the place is at rest.
@@ -111,7 +114,10 @@ impl Place {
                     let journal = sight.journal.ok_or_else(|| refusal_without_journal(&self.layout))?;
                     return Ok(Rest::Building { marker: sight.marker, journal });
                 }
-                step => apply::apply(self, &sight, step)?,
+                step => {
+                    apply::apply(self, &sight, step)?;
+                    self.note(step_name(step));
+                }
             }
         }
         let message = format!("the place is not at rest after {STEPS_MAX} steps; nothing was lost");
@@ -188,9 +194,35 @@ impl Place {
         std::mem::take(&mut self.warnings)
     }
 
+    /// Notes what was done, for the report of a recovery.
+    pub fn note(&mut self, done: &str) {
+        self.notes.push(done.to_owned());
+    }
+
+    /// What was done since the place was locked, in order.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
     /// The parts that an engine keeps.
     pub fn into_parts(self) -> (Arc<dyn Vfs>, Layout, PlaceLock) {
         (self.vfs, self.layout, self.lock)
+    }
+}
+
+fn step_name(step: Action) -> &'static str {
+    match step {
+        Action::Drop => "remove the unfinished staging directory",
+        Action::LiveToBackup => "move live to the backup directory",
+        Action::StagingToLive => "move staging to live",
+        Action::BackupToLive => "put the old database back from the backup directory",
+        Action::LiveToStaging => "move live out of the way",
+        Action::Settle => "settle the finished swap",
+        Action::KeepAfterAll => "give the rollback up",
+        Action::RollbackDone => "settle the rollback",
+        Action::DropJournal => "drop the journal of a kept database that is gone",
+        Action::Destroy => "finish the destruction",
+        _ => "look",
     }
 }
 

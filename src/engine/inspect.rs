@@ -1,0 +1,185 @@
+//! Looking at a place without a lock and without writing: what stands there, and what the next open would do.
+
+use super::options::Options;
+use crate::error::Result;
+use crate::fs::{FileKind, Vfs, tree_size};
+use crate::layout::Layout;
+use crate::marker::Sealed;
+use crate::place::decide::{self, Action, Change, Live};
+use crate::place::journal::{Journal, Phase};
+use crate::place::{self, Sight};
+use crate::rocks::{Database, Settings};
+use serde::Serialize;
+use std::path::Path;
+
+/// What stands at one of the names beside a database, or at its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Sibling {
+    /// The full path.
+    pub path: String,
+    /// `live`, `lock`, `journal`, `staging`, `backup_dir`, `trash`, `restore`.
+    pub role: &'static str,
+    /// What it is: `absent`, `present`, or what the recovery table calls it.
+    pub state: String,
+    /// Bytes in its files.
+    pub bytes: u64,
+}
+
+/// What [`inspect`] saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Inspection {
+    /// The live directory.
+    pub path: String,
+    /// The encoding's name, if it is known.
+    pub encoding: Option<String>,
+    /// Its revision.
+    pub revision: Option<u32>,
+    /// The database's id.
+    pub database_id: Option<String>,
+    /// The id of this copy.
+    pub instance_id: Option<String>,
+    /// `absent`, `whole`, `legacy`, `building`, `ready`, `done`, `kept`, `destroying` or `refused`.
+    pub state: String,
+    /// What the next open would do, in words.
+    pub next_action: String,
+    /// The row of the recovery table.
+    pub row: u8,
+    /// What is wrong, if anything.
+    pub reason: Option<String>,
+    /// Entries, as RocksDB estimates them.
+    pub entries_estimate: Option<u64>,
+    /// Bytes of the live directory.
+    pub bytes: u64,
+    /// Count and digest when it was sealed.
+    pub sealed: Option<Sealed>,
+    /// The change under way.
+    pub journal: Option<Journal>,
+    /// Whether it is attached to a log archive.
+    pub attached: bool,
+    /// Everything that belongs, or may belong, to it.
+    pub siblings: Vec<Sibling>,
+}
+
+/// Looks at the place of `path`. Takes no lock and writes nothing, so while another process changes it the answer may be
+/// of a moment ago.
+///
+/// # Errors
+/// `InvalidArgument` (the name), `Io`.
+pub fn inspect(path: impl AsRef<Path>, options: &Options) -> Result<Inspection> {
+    let vfs = options.file_operations()?;
+    let vfs = &*vfs;
+    let layout = Layout::new(path.as_ref())?;
+    let sight = place::observe(vfs, &layout)?;
+    let (row, action) = decide::decide(&sight.observed);
+    let legacy = sight.observed.live == Live::Whole && sight.marker.is_none();
+    let encoding = match &sight.marker {
+        Some(marker) => Some(marker.encoding.clone()),
+        None => legacy.then(|| crate::encoding::EncodingId::of(&crate::encoding::SlashSpans)),
+    };
+    let siblings = siblings(vfs, &layout, &sight)?;
+    Ok(Inspection {
+        path: layout.live.display().to_string(),
+        encoding: encoding.as_ref().map(|id| id.name.clone()),
+        revision: encoding.as_ref().map(|id| id.revision),
+        database_id: sight.marker.as_ref().map(|marker| marker.database_id.to_string()),
+        instance_id: sight.marker.as_ref().map(|marker| marker.instance_id.to_string()),
+        state: state_name(&sight, action).into(),
+        next_action: next_action(action, &sight),
+        row,
+        reason: (action == Action::Refuse).then(|| place::refusal(&layout, row, &sight).message().to_owned()),
+        entries_estimate: entries_estimate(vfs, &layout, options, legacy, &sight),
+        bytes: siblings.iter().find(|sibling| sibling.role == "live").map_or(0, |sibling| sibling.bytes),
+        sealed: sight.marker.as_ref().and_then(|marker| marker.sealed.clone()),
+        attached: vfs.stat(&layout.live.join(crate::layout::LOG_BACKUP))?.is_some(),
+        journal: sight.journal,
+        siblings,
+    })
+}
+
+/// The name of a place's state.
+///
+/// # Errors
+/// `Io`.
+pub(super) fn state_of(vfs: &dyn Vfs, layout: &Layout) -> Result<String> {
+    let sight = place::observe(vfs, layout)?;
+    let (_, action) = decide::decide(&sight.observed);
+    Ok(state_name(&sight, action).into())
+}
+
+fn state_name(sight: &Sight, action: Action) -> &'static str {
+    if action == Action::Refuse {
+        return "refused";
+    }
+    match sight.observed.change {
+        Change::None if action == Action::Absent => "absent",
+        Change::None if sight.marker.is_none() => "legacy",
+        Change::None => "whole",
+        Change::Unreadable => "refused",
+        Change::Of { kind: crate::place::journal::Kind::Destroy, .. } => "destroying",
+        Change::Of { phase, .. } => match phase {
+            Phase::Building => "building",
+            Phase::Ready => "ready",
+            Phase::Done => "done",
+            Phase::Kept => "kept",
+        },
+    }
+}
+
+fn next_action(action: Action, sight: &Sight) -> String {
+    match action {
+        Action::Refuse => "refuse, and touch nothing",
+        Action::Absent => "say that there is no database (or create one, if asked)",
+        Action::Open if sight.marker.is_none() => "refuse to write; convert if an encoding is named",
+        Action::Open => "open it",
+        Action::Keep => "open it; the unfinished conversion is started again or dropped",
+        Action::OpenThenSweep => "open it, then remove what the finished change left",
+        Action::Drop => "remove the unfinished staging directory, then open what is live",
+        Action::LiveToBackup => "go on with the swap: live moves to the backup directory",
+        Action::StagingToLive => "go on with the swap: staging moves to live",
+        Action::BackupToLive => "put the old database back from the backup directory",
+        Action::LiveToStaging => "move live out of the way, then put the old database back",
+        Action::Settle => "settle the finished swap, then open it",
+        Action::KeepAfterAll => "give the rollback up and open what is live",
+        Action::RollbackDone => "settle the rollback, then open it",
+        Action::OpenThenSweepRollback => "open it, then remove what was rolled back",
+        Action::DropJournal => "open it; the kept database is gone",
+        Action::Destroy => "go on with the destruction",
+    }
+    .into()
+}
+
+fn siblings(vfs: &dyn Vfs, layout: &Layout, sight: &Sight) -> Result<Vec<Sibling>> {
+    let seen = &sight.observed;
+    let rows = [
+        (&layout.live, "live", format!("{:?}", seen.live).to_lowercase()),
+        (&layout.lock, "lock", "present".into()),
+        (&layout.journal, "journal", "present".into()),
+        (&layout.staging, "staging", format!("{:?}", seen.staging).to_lowercase()),
+        (&layout.backup_dir, "backup_dir", format!("{:?}", seen.backup).to_lowercase()),
+        (&layout.trash, "trash", "present".into()),
+        (&layout.restore, "restore", "present".to_string()),
+    ];
+    let mut siblings = Vec::new();
+    for (path, role, state) in rows {
+        let (state, bytes) = match vfs.stat(path)? {
+            None => ("absent".to_owned(), 0),
+            Some(stat) if stat.kind == FileKind::Directory => (state, tree_size(vfs, path)?),
+            Some(stat) => (state, stat.len),
+        };
+        siblings.push(Sibling { path: path.display().to_string(), role, state, bytes });
+    }
+    Ok(siblings)
+}
+
+/// RocksDB's estimate, from a read-only open that writes nothing; `None` where that is not possible just now.
+fn entries_estimate(vfs: &dyn Vfs, layout: &Layout, options: &Options, legacy: bool, sight: &Sight) -> Option<u64> {
+    if sight.marker.is_none() && !legacy {
+        return None;
+    }
+    let mut settings = Settings { bulk: true, ..options.settings() };
+    if legacy {
+        settings.comparator = crate::encoding::Comparator::SlashSpans;
+    }
+    let database = Database::open_read_only(vfs, &layout.live, &settings).ok()?;
+    database.stats().ok().map(|stats| stats.entries_estimate)
+}

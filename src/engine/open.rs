@@ -1,0 +1,251 @@
+//! Opening: lock, bring the place to rest, read the marker, convert if a named encoding differs, open, check, sweep.
+//!
+//! Invariants: nothing is looked at before the lock is held; the wanted encoding is compared only after the place is at
+//! rest; the identity inside the database is compared with its marker before a handle is given out; opening a database
+//! that needs nothing writes nothing of ours but the lock's informative content.
+
+use super::options::{OnMismatch, Options};
+use super::{Engine, Parts};
+use crate::attachment;
+use crate::conversion::{self, Conversion, Report, Reporter};
+use crate::encoding::{EncodingId, KeyEncoding, Natural, SlashSpans};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::{RealVfs, Vfs};
+use crate::marker::Marker;
+use crate::place::journal::Journal;
+use crate::place::{self, NewDatabase, Place, Rest};
+use crate::rocks::{Database, Durability, Settings};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A place whose live database is whole.
+pub(super) struct Settled {
+    /// The encoding that it is in.
+    pub encoding: Arc<dyn KeyEncoding>,
+    /// Its marker; `None` for a legacy database.
+    pub marker: Option<Marker>,
+    /// What is to be swept once live is open.
+    pub leftover: Option<Journal>,
+}
+
+impl Options {
+    /// The file operations to use.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if `MORPHKV_TRAP` cannot be understood (only with the feature `traps`).
+    pub(super) fn file_operations(&self) -> Result<Arc<dyn Vfs>> {
+        #[cfg(feature = "traps")]
+        if let Some(vfs) = &self.vfs {
+            return Ok(vfs.clone());
+        }
+        Ok(Arc::new(RealVfs::new()?))
+    }
+
+    /// How RocksDB is to be opened.
+    pub(super) fn settings(&self) -> Settings {
+        Settings {
+            compression: self.compression,
+            cache_bytes: self.cache_bytes,
+            write_buffer_bytes: self.write_buffer_bytes,
+            shared: self.shared.clone(),
+            parallelism: self.parallelism,
+            ..Settings::default()
+        }
+    }
+
+    /// The encoding that a marker names; without one the database is legacy.
+    ///
+    /// # Errors
+    /// `UnknownEncoding`.
+    pub(super) fn known(&self, marker: Option<&Marker>) -> Result<Arc<dyn KeyEncoding>> {
+        match marker {
+            Some(marker) => self.encodings.get(&marker.encoding),
+            None => Ok(Arc::new(SlashSpans)),
+        }
+    }
+
+    /// The job of converting to `to`.
+    pub(super) fn conversion<'a>(
+        &self,
+        from: Arc<dyn KeyEncoding>,
+        to: Arc<dyn KeyEncoding>,
+        marker: Option<&'a Marker>,
+        settings: &'a Settings,
+        reporter: &'a Reporter,
+    ) -> Conversion<'a> {
+        Conversion {
+            from,
+            to,
+            marker,
+            settings,
+            verify: self.verify,
+            keep: self.keep_backup,
+            memory_bytes: self.memory_bytes,
+            threads: self.parallelism,
+            reporter,
+        }
+    }
+}
+
+impl Engine {
+    /// Opens the database at `path`, converting it first if the options name another encoding than its marker.
+    ///
+    /// # Errors
+    /// `NotFound` (and creating was not asked for), `Locked`, `Refused` with advice for what is not ours to judge,
+    /// `UnknownEncoding`, `Corrupt`, `NoSpace`, `Unrepresentable` (a key that the wanted encoding cannot carry),
+    /// `Conflict` (another encoding, and converting was not allowed). No error loses a key: the next open goes on from
+    /// whatever state was reached.
+    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Engine> {
+        let mut place = Place::lock(options.file_operations()?, path.as_ref())?;
+        let settled = settle_or_create(&mut place, &options)?;
+        let (settled, _) = convert_if_wanted(&mut place, &options, settled)?;
+        let Some(marker) = settled.marker else { return Err(legacy(&place)) };
+        let attached = attachment::read(&*place.vfs, &place.layout.live)?.is_some();
+        if attached && options.durability == Durability::NoWal {
+            let message = "it is attached to a log archive, which needs the WAL";
+            return Err(Error::new(ErrorKind::InvalidArgument, "open the database", message).at(&place.layout.live));
+        }
+        let settings = Settings { keep_wal: attached, ..options.settings() };
+        let database = Database::open(&*place.vfs, &place.layout.live, &settings)?;
+        place::check_identity(&database, &marker)?;
+        if let Some(leftover) = &settled.leftover {
+            place.sweep(leftover);
+        }
+        assemble(place, database, settled.encoding, marker, &options, attached)
+    }
+
+    /// Opens the database at `path` for reading alone: neither recovers nor converts, and writes nothing.
+    ///
+    /// # Errors
+    /// `NotFound`, `Locked`, `Refused` if it is not whole as it stands (the message names `morphkv recover`).
+    pub fn open_read_only(path: impl AsRef<Path>, options: Options) -> Result<Engine> {
+        let mut place = Place::lock(options.file_operations()?, path.as_ref())?;
+        let marker = place.look()?;
+        let encoding = options.known(marker.as_ref()).map_err(|error| error.at(&place.layout.live))?;
+        let settings = Settings { comparator: encoding.comparator(), ..options.settings() };
+        let database = Database::open_read_only(&*place.vfs, &place.layout.live, &settings)?;
+        let marker = match marker {
+            Some(marker) => {
+                place::check_identity(&database, &marker)?;
+                marker
+            }
+            None => legacy_marker(&database),
+        };
+        assemble(place, database, encoding, marker, &options, false)
+    }
+
+    /// Removes the database at `path` with everything that belongs to it. Says whether there was one.
+    ///
+    /// # Errors
+    /// `Locked`; `Conflict` while something that is not ours stands beside it; `Refused`. Once begun, the next open of
+    /// the place finishes it.
+    pub fn destroy(path: impl AsRef<Path>, options: Options) -> Result<bool> {
+        let mut place = Place::lock(options.file_operations()?, path.as_ref())?;
+        place::destroy(&mut place)
+    }
+}
+
+fn assemble(
+    place: Place,
+    database: Database,
+    encoding: Arc<dyn KeyEncoding>,
+    marker: Marker,
+    options: &Options,
+    stamps: bool,
+) -> Result<Engine> {
+    let (vfs, layout, lock) = place.into_parts();
+    Ok(Engine::assemble(Parts {
+        vfs,
+        layout,
+        lock,
+        database,
+        encoding,
+        marker,
+        durability: options.durability,
+        stamps,
+        hooks: options.hooks.clone(),
+    }))
+}
+
+/// What a legacy database would say of itself.
+fn legacy_marker(database: &Database) -> Marker {
+    Marker {
+        format: crate::marker::MARKER_FORMAT,
+        database_id: uuid::Uuid::nil(),
+        instance_id: uuid::Uuid::nil(),
+        encoding: EncodingId::of(&SlashSpans),
+        origin: crate::marker::Origin { kind: crate::marker::OriginKind::Adopt, id: uuid::Uuid::nil() },
+        sealed_sequence: database.last_sequence(),
+        sealed: None,
+    }
+}
+
+fn legacy(place: &Place) -> Error {
+    let message = "it is a legacy slash-spans database, which can be read and converted, not written; name an encoding";
+    Error::new(ErrorKind::Refused, "open the database", message)
+        .at(&place.layout.live)
+        .next(format!("morphkv convert {} --to hierarchical", place.layout.live.display()))
+}
+
+/// The settled state of a place at rest.
+pub(super) fn settled(options: &Options, place: &Place, rest: Rest) -> Result<Settled> {
+    let (marker, leftover) = match rest {
+        Rest::Open { marker, leftover } => (marker, leftover),
+        Rest::Building { marker, .. } => (marker, None),
+        Rest::Absent => {
+            return Err(Error::new(ErrorKind::NotFound, "open the database", "there is none")
+                .at(&place.layout.live)
+                .next(format!("morphkv create {} --encoding natural", place.layout.live.display())));
+        }
+    };
+    let encoding = options.known(marker.as_ref()).map_err(|error| error.at(&place.layout.live))?;
+    Ok(Settled { encoding, marker, leftover })
+}
+
+/// Brings the place to rest; an interrupted conversion is dropped (what it had built cannot be resumed).
+pub(super) fn settle_for_change(place: &mut Place) -> Result<Rest> {
+    match place.settle()? {
+        Rest::Building { marker, journal } => {
+            place::abandon(place, &journal)?;
+            Ok(Rest::Open { marker, leftover: None })
+        }
+        rest => Ok(rest),
+    }
+}
+
+fn settle_or_create(place: &mut Place, options: &Options) -> Result<Settled> {
+    let mut rest = settle_for_change(place)?;
+    if matches!(rest, Rest::Absent) && options.create_if_missing {
+        let natural: Arc<dyn KeyEncoding> = Arc::new(Natural);
+        let encoding = options.encoding.as_ref().unwrap_or(&natural);
+        rest = place::create(place, &NewDatabase { encoding, settings: &options.settings() })?;
+    }
+    settled(options, place, rest)
+}
+
+/// Converts if the options name another encoding than the database has.
+pub(super) fn convert_if_wanted(
+    place: &mut Place,
+    options: &Options,
+    mut now: Settled,
+) -> Result<(Settled, Option<Report>)> {
+    let Some(wanted) = &options.encoding else { return Ok((now, None)) };
+    let (has, wants) = (EncodingId::of(&*now.encoding), EncodingId::of(&**wanted));
+    if has == wants {
+        return Ok((now, None));
+    }
+    if options.on_mismatch == OnMismatch::Refuse {
+        let message = format!("it is in the encoding {has}, {wants} was asked for, and converting was not allowed");
+        return Err(Error::new(ErrorKind::Conflict, "open the database", message)
+            .at(&place.layout.live)
+            .next(format!("morphkv convert {} --to {}", place.layout.live.display(), wants.name)));
+    }
+    if let Some(leftover) = now.leftover.take() {
+        place.try_sweep(&leftover)?;
+    }
+    let settings = options.settings();
+    let reporter = Reporter::new(options.progress.clone());
+    let job = options.conversion(now.encoding.clone(), wanted.clone(), now.marker.as_ref(), &settings, &reporter);
+    let (report, rest) = conversion::convert(place, &job)?;
+    Ok((settled(options, place, rest)?, Some(report)))
+}
