@@ -66,11 +66,10 @@ build: setup ## the release binary, target/release/morphkv
 demo: build ## the main job on the file paths of this machine, in under a minute
 	$(target)/release/morphkv demo
 
-# The documentation's examples first: the summary of the tests is the last line.
+# With nextest the documentation's examples, which it cannot run, come first: the summary of the tests is the last line.
 test: setup ## all tests
-	cargo test $(features) --doc
-	@if command -v cargo-nextest >/dev/null; then set -x; cargo nextest run $(features) --no-fail-fast; \
-	else set -x; cargo test $(features) --no-fail-fast --lib --bins --tests --examples; fi
+	@if command -v cargo-nextest >/dev/null; then set -x; cargo test $(features) --doc; cargo nextest run $(features) --no-fail-fast; \
+	else set -x; cargo test $(features) --no-fail-fast; fi
 
 check: lint test artefact ## lint, test and artefact: what a change must pass
 
