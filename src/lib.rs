@@ -1,6 +1,7 @@
 //! morphkv
 pub mod control;
 pub mod encoding;
+pub mod engine;
 pub mod error;
 pub mod fs;
 pub mod layout;
