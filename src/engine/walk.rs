@@ -139,7 +139,7 @@ impl<'a> Walker<'a> {
                 _ if overlay.puts(key) => self.cursor.prev()?,
                 None => return Ok(true),
                 Some((start, _)) if start == key => self.cursor.prev()?,
-                Some((start, _)) => seek_before(&mut self.cursor, start)?,
+                Some((start, _)) => self.cursor.seek_for_prev(start)?,
             }
         }
     }
