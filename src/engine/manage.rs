@@ -74,7 +74,7 @@ pub fn plan_conversion(path: impl AsRef<Path>, options: &Options) -> Result<Opti
     if EncodingId::of(&*from) == EncodingId::of(&*to) {
         return Ok(None);
     }
-    let (settings, reporter) = (options.settings(), Reporter::new(None));
+    let (settings, reporter) = (options.settings(), Reporter::silent());
     let job = options.conversion(from, to, marker.as_ref(), &settings, &reporter);
     conversion::plan(&mut place, &job).map(Some)
 }
@@ -179,7 +179,7 @@ pub struct Verification {
 /// Those of opening it to read; damage found on the way is told in the result.
 pub fn verify(path: impl AsRef<Path>, options: &Options) -> Result<Verification> {
     let (_place, marker, encoding, database) = open_to_scan(path.as_ref(), options)?;
-    let reporter = Reporter::new(options.progress.clone());
+    let reporter = options.reporter();
     let mut found = Verification {
         encoding: EncodingId::of(&*encoding).to_string(),
         entries: 0,
@@ -216,7 +216,7 @@ pub fn verify(path: impl AsRef<Path>, options: &Options) -> Result<Verification>
 /// Those of opening it to read; `Corrupt`.
 pub fn digest(path: impl AsRef<Path>, options: &Options) -> Result<Content> {
     let (_place, _, encoding, database) = open_to_scan(path.as_ref(), options)?;
-    conversion::scan(&database, &*encoding, options.parallelism, &Reporter::new(options.progress.clone()))
+    conversion::scan(&database, &*encoding, options.parallelism, &options.reporter())
 }
 
 type Opened = (Place, Option<Marker>, Arc<dyn KeyEncoding>, Database);
@@ -252,11 +252,13 @@ pub fn adopt(path: impl AsRef<Path>, encoding: &Arc<dyn KeyEncoding>, options: &
     let identity = place::read_identity(&database)?;
     if let Some(identity) = identity.as_ref().filter(|identity| identity.encoding != id) {
         let message = format!("the identity inside it says that its keys are in {}", identity.encoding);
-        return Err(Error::new(ErrorKind::Conflict, "adopt the database", message)
-            .at(live)
-            .next(format!("morphkv adopt {} --encoding {}", live.display(), identity.encoding.name)));
+        return Err(Error::new(ErrorKind::Conflict, "adopt the database", message).at(live).next(format!(
+            "morphkv adopt {} --encoding {}",
+            live.display(),
+            identity.encoding.name
+        )));
     }
-    conversion::scan(&database, &**encoding, options.parallelism, &Reporter::new(options.progress.clone()))?;
+    conversion::scan(&database, &**encoding, options.parallelism, &options.reporter())?;
     drop(database);
     let origin = Origin { kind: OriginKind::Adopt, id: Uuid::new_v4() };
     let mut marker = Marker {
@@ -283,7 +285,8 @@ pub fn adopt(path: impl AsRef<Path>, encoding: &Arc<dyn KeyEncoding>, options: &
 fn require_adoptable(place: &Place, encoding: &Arc<dyn KeyEncoding>) -> Result<()> {
     let (step, live) = ("adopt the database", &place.layout.live);
     if encoding.comparator() != Comparator::Bytewise {
-        let message = "a legacy slash-spans database needs no marker: it is known by its comparator and can be converted";
+        let message =
+            "a legacy slash-spans database needs no marker: it is known by its comparator and can be converted";
         return Err(Error::new(ErrorKind::InvalidArgument, step, message).at(live));
     }
     let sight = place::observe(&*place.vfs, &place.layout)?;
