@@ -1,5 +1,6 @@
 //! morphkv
 pub mod control;
+pub mod conversion;
 pub mod encoding;
 pub mod error;
 pub mod fs;

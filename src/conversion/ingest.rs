@@ -1,0 +1,165 @@
+//! Taking the files of a rewrite into the staging database, so that compaction owes nothing afterwards.
+
+use super::placer::groups;
+use super::progress::{Phase, Reporter};
+use super::rewrite::{OutputFile, Rewritten};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::Vfs;
+use crate::layout::{DATA_FAMILY, OUTPUT};
+use crate::rocks::{Database, LiveFile};
+use crate::trap::trap;
+use std::path::PathBuf;
+
+/// Ingests the disjoint files in one call (one overlapping pair in it would lift every file above the bottom), then the
+/// overflow, compacts the ranges of the overflow, and checks that every file lies at the bottom level and that not an
+/// entry is missing. The output folder is gone then.
+///
+/// # Errors
+/// `NoSpace`, `Io` (also when files are left above the bottom: what was promised is not so), `Corrupt` (entries are
+/// missing). Some calls may be in the database and some not; start over with an empty staging.
+pub fn ingest(vfs: &dyn Vfs, staging: &Database, output: &Rewritten) -> Result<()> {
+    ingest_reporting(vfs, staging, output, &Reporter::silent())
+}
+
+/// As [`ingest`], telling how far it is.
+///
+/// # Errors
+/// As [`ingest`].
+pub fn ingest_reporting(vfs: &dyn Vfs, staging: &Database, output: &Rewritten, progress: &Reporter) -> Result<()> {
+    progress.begin(Phase::Ingest, output.bytes_written);
+    staging.ingest(&paths(output.disjoint.iter()))?;
+    let entries = output.entries - output.overflow_entries;
+    progress.advance(output.disjoint.iter().map(|file| file.bytes).sum(), entries);
+    trap!(vfs, IngestDisjoint);
+    for group in groups(&output.overflow) {
+        staging.ingest(&paths(group.iter().copied()))?;
+    }
+    trap!(vfs, IngestOverflow);
+    for (from, to) in ranges(&output.overflow) {
+        staging.compact(Some(from), Some(to))?;
+    }
+    check_settled(staging)?;
+    check_entries(staging, output.entries)?;
+    vfs.remove_dir(&staging.path().join(OUTPUT))?;
+    progress.advance(output.overflow.iter().map(|file| file.bytes).sum(), output.overflow_entries);
+    progress.end();
+    trap!(vfs, IngestSettled);
+    Ok(())
+}
+
+fn paths<'f>(files: impl Iterator<Item = &'f OutputFile>) -> Vec<PathBuf> {
+    files.map(|file| file.path.clone()).collect()
+}
+
+/// The ranges that the files cover, those that overlap as one.
+fn ranges(files: &[OutputFile]) -> Vec<(&[u8], &[u8])> {
+    let mut sorted: Vec<(&[u8], &[u8])> = files.iter().map(|file| (&file.smallest[..], &file.largest[..])).collect();
+    sorted.sort_unstable();
+    let mut ranges: Vec<(&[u8], &[u8])> = Vec::new();
+    for (from, to) in sorted {
+        match ranges.last_mut() {
+            Some(last) if last.1 >= from => last.1 = last.1.max(to),
+            _ => ranges.push((from, to)),
+        }
+    }
+    ranges
+}
+
+/// That nothing is owed is a promise, and `compact_range` reports nothing: so this looks.
+fn check_settled(staging: &Database) -> Result<()> {
+    let files: Vec<LiveFile> = staging.live_files()?.into_iter().filter(|file| file.family == DATA_FAMILY).collect();
+    let Some(bottom) = files.iter().map(|file| file.level).max() else { return Ok(()) };
+    let owed: Vec<&LiveFile> = files.iter().filter(|file| file.level < bottom || file.level == 0).collect();
+    if owed.is_empty() {
+        return Ok(());
+    }
+    let bytes: u64 = owed.iter().map(|file| file.bytes).sum();
+    let message = format!("{} files of {bytes} bytes are left above level {bottom}", owed.len());
+    Err(Error::new(ErrorKind::Io, "compact the overflow", message).at(staging.path()))
+}
+
+/// Two keys that met in one encoded key would show here, whatever hid them before.
+fn check_entries(staging: &Database, entries: u64) -> Result<()> {
+    let figures = staging.table_figures()?;
+    let others = figures.deletions + figures.merge_operands + figures.range_deletions;
+    if figures.entries == entries && others == 0 {
+        return Ok(());
+    }
+    let message =
+        format!("{entries} entries were written, {} are in the database (and {others} others)", figures.entries);
+    Err(Error::new(ErrorKind::Corrupt, "ingest files", message).at(staging.path()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoding::Comparator;
+    use crate::fs::RealVfs;
+    use crate::rocks::{Durability, Family, Settings, SstOptions, SstWriter};
+    use std::path::Path;
+
+    fn file(folder: &Path, name: &str, keys: &[&str]) -> OutputFile {
+        let options = SstOptions::new(&Settings::default());
+        let mut writer = SstWriter::create(&options, &folder.join(name)).unwrap();
+        keys.iter().for_each(|key| writer.put(key.as_bytes(), b"value").unwrap());
+        let path = writer.finish().unwrap();
+        let bytes = std::fs::metadata(&path).unwrap().len();
+        let (smallest, largest) = (keys[0].into(), keys[keys.len() - 1].into());
+        OutputFile { path, entries: keys.len() as u64, bytes, smallest, largest }
+    }
+
+    fn staging(folder: &Path) -> Database {
+        std::fs::create_dir(folder.join(OUTPUT)).unwrap();
+        let settings = Settings { comparator: Comparator::Bytewise, bulk: true, ..Settings::default() };
+        Database::create(folder, &settings).unwrap()
+    }
+
+    fn rewritten(disjoint: Vec<OutputFile>, overflow: Vec<OutputFile>) -> Rewritten {
+        let count = |files: &[OutputFile]| files.iter().map(|file| file.entries).sum::<u64>();
+        let overflow_entries = count(&overflow);
+        let entries = count(&disjoint) + overflow_entries;
+        Rewritten { disjoint, overflow, entries, overflow_entries, ..Rewritten::default() }
+    }
+
+    #[test]
+    fn overflow_of_any_depth_ends_at_the_bottom() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = staging(directory.path());
+        let folder = directory.path().join(OUTPUT);
+        let disjoint = vec![file(&folder, "1", &["a", "c"]), file(&folder, "2", &["h", "p"])];
+        let overflow = vec![
+            file(&folder, "3", &["b", "m"]),
+            file(&folder, "4", &["i", "k"]),
+            file(&folder, "5", &["j", "z"]),
+            file(&folder, "6", &["zz"]),
+        ];
+        ingest(&RealVfs::default(), &database, &rewritten(disjoint, overflow)).unwrap();
+        assert!(database.live_files().unwrap().iter().all(|file| file.level == 6));
+        assert_eq!(database.table_figures().unwrap().entries, 11);
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn two_keys_that_met_are_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = staging(directory.path());
+        let folder = directory.path().join(OUTPUT);
+        let output = rewritten(vec![file(&folder, "1", &["a", "b", "c"])], vec![file(&folder, "2", &["b"])]);
+        let error = ingest(&RealVfs::default(), &database, &output).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("4 entries were written, 3 are in the database"), "{error}");
+    }
+
+    #[test]
+    fn what_is_owed_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = staging(directory.path());
+        check_settled(&database).unwrap();
+        database.put(Family::Data, b"a", b"1", Durability::Buffered).unwrap();
+        database.flush().unwrap();
+        let error = check_settled(&database).unwrap_err();
+        assert!(error.kind() == ErrorKind::Io && error.to_string().contains("1 files"), "{error}");
+        database.compact(None, None).unwrap();
+        check_settled(&database).unwrap();
+    }
+}
