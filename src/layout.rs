@@ -9,14 +9,10 @@ pub const MARKER: &str = "KEY_ENCODING";
 pub const LOG_BACKUP: &str = "LOG_BACKUP";
 /// The owner file of a directory that a change built: the id of that change.
 pub const OWNER: &str = "OWNER";
-/// The log of a rewrite under way, inside staging.
-pub const PROGRESS: &str = "PROGRESS";
 /// SST files that are written and not ingested, inside staging.
 pub const OUTPUT: &str = "output";
 /// The parent timeline's WAL files after a conversion of an attached database.
 pub const UNSHIPPED: &str = "unshipped";
-/// Files of an ingest into an attached database.
-pub const PENDING_INGEST: &str = "pending_ingest";
 /// What a control file is called while it is written.
 pub const TEMPORARY_SUFFIX: &str = ".new";
 /// What the directory of a shard is called, before its number.

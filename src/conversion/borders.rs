@@ -54,6 +54,15 @@ pub(super) enum Swap {
     LevelsToNatural,
 }
 
+/// Keys that may lie on the other side of a point in the other order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Block<'k> {
+    /// Those in the directory of this name.
+    Directory(&'k [u8]),
+    /// Those of the names that begin with this one and are longer.
+    LongerNames(&'k [u8]),
+}
+
 impl Swap {
     pub(super) fn between(from: Order, to: Order) -> Self {
         match (from, to) {
@@ -65,8 +74,12 @@ impl Swap {
     }
 
     /// The borders of the blocks for a point, given as a key: positions in the target's order, sorted. A position among
-    /// levels is a path, without a level. `holds` says whether the source has keys that begin so; asked of directories.
-    pub(super) fn borders(self, point: &[u8], mut holds: impl FnMut(&[u8]) -> Result<bool>) -> Result<Vec<Vec<u8>>> {
+    /// levels is a path, without a level. `holds` says which blocks the source has keys in.
+    pub(super) fn borders(
+        self,
+        point: &[u8],
+        mut holds: impl FnMut(Block<'_>) -> Result<bool>,
+    ) -> Result<Vec<Vec<u8>>> {
         let mut borders = Vec::new();
         if self == Swap::None {
             return Ok(borders);
@@ -74,12 +87,11 @@ impl Swap {
         for at in 0..point.len().min(POINT_BYTES) {
             let (name, next) = (&point[..at], point[at]);
             if next == SEPARATOR {
-                borders.extend(self.longer_names(name));
-            } else if next > SEPARATOR || self == Swap::SpansToLevels {
-                let directory = [name, &[SEPARATOR]].concat();
-                if holds(&directory)? {
-                    borders.extend(self.directory(name));
+                if holds(Block::LongerNames(name))? {
+                    borders.extend(self.longer_names(name));
                 }
+            } else if (next > SEPARATOR || self == Swap::SpansToLevels) && holds(Block::Directory(name))? {
+                borders.extend(self.directory(name));
             }
         }
         borders.sort_unstable();
@@ -214,14 +226,19 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_goes_on_begins_a_piece() {
-        let borders = Swap::NaturalToLevels.borders(b"/users/10/x", |directory| Ok(directory == b"/users/1/")).unwrap();
-        let shown: Vec<String> = borders.iter().map(|border| crate::error::show_key(border)).collect();
-        assert_eq!(
-            shown,
-            ["0", "\\xff", "\\xffusers0", "\\xffusers\\xff", "\\xffusers\\xff1\\xff", "\\xffusers\\xff100", "x"]
-                .map(String::from)
-        );
+    fn blocks_without_keys_have_no_borders() {
+        let mut asked = Vec::new();
+        let borders = Swap::NaturalToLevels.borders(b"/u/10/x", |block| {
+            let (name, held) = match block {
+                Block::Directory(name) => (name, name == b"/u/1"),
+                Block::LongerNames(name) => (name, name == b"/u/10"),
+            };
+            asked.push(String::from_utf8_lossy(name).into_owned());
+            Ok(held)
+        });
+        let shown: Vec<String> = borders.unwrap().iter().map(|border| crate::error::show_key(border)).collect();
+        assert_eq!(shown, ["\\xffu\\xff100", "\\xffu\\xff10\\xff", "\\xffu\\xff1\\xff", "\\xffu\\xff2"]);
+        assert_eq!(asked, ["", "/", "/u", "/u/", "/u/1", "/u/10", "/u/10/"]);
     }
 
     #[test]

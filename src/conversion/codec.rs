@@ -82,3 +82,42 @@ impl<'e> Encoder<'e> {
         Error::new(ErrorKind::Unrepresentable, "encode a key", message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Forgets capitals when encoding, and when decoding takes every byte.
+    struct Lossy;
+
+    impl KeyEncoding for Lossy {
+        fn name(&self) -> &str {
+            "lossy"
+        }
+        fn revision(&self) -> u32 {
+            3
+        }
+        fn encode(&self, key: &[u8], out: &mut Vec<u8>) -> Result<()> {
+            out.extend(key.to_ascii_lowercase());
+            Ok(())
+        }
+        fn decode(&self, encoded: &[u8], out: &mut Vec<u8>) -> Result<()> {
+            out.extend_from_slice(encoded);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_key_that_does_not_come_back_is_refused() {
+        assert_eq!(Encoder::new(&Lossy).encode(b"a").unwrap(), Some(&b"a"[..]));
+        let error = Encoder::new(&Lossy).encode(b"A").unwrap_err();
+        assert!(error.kind() == ErrorKind::Unrepresentable && error.to_string().contains("lossy r3"), "{error}");
+    }
+
+    #[test]
+    fn an_encoded_key_that_is_not_the_only_one_is_corrupt() {
+        assert_eq!(Decoder::new(&Lossy).decode(b"a").unwrap(), b"a");
+        let error = Decoder::new(&Lossy).decode(b"A").unwrap_err();
+        assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains("lossy r3"), "{error}");
+    }
+}

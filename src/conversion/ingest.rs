@@ -17,15 +17,7 @@ use std::path::PathBuf;
 /// # Errors
 /// `NoSpace`, `Io` (also when files are left above the bottom: what was promised is not so), `Corrupt` (entries are
 /// missing). Some calls may be in the database and some not; start over with an empty staging.
-pub fn ingest(vfs: &dyn Vfs, staging: &Database, output: &Rewritten) -> Result<()> {
-    ingest_reporting(vfs, staging, output, &Reporter::silent())
-}
-
-/// As [`ingest`], telling how far it is.
-///
-/// # Errors
-/// As [`ingest`].
-pub fn ingest_reporting(vfs: &dyn Vfs, staging: &Database, output: &Rewritten, progress: &Reporter) -> Result<()> {
+pub fn ingest(vfs: &dyn Vfs, staging: &Database, output: &Rewritten, progress: &Reporter) -> Result<()> {
     progress.begin(Phase::Ingest, output.bytes_written);
     staging.ingest(&paths(output.disjoint.iter()))?;
     let entries = output.entries - output.overflow_entries;
@@ -88,4 +80,78 @@ fn check_entries(staging: &Database, entries: u64) -> Result<()> {
     let message =
         format!("{entries} entries were written, {} are in the database (and {others} others)", figures.entries);
     Err(Error::new(ErrorKind::Corrupt, "ingest files", message).at(staging.path()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoding::Comparator;
+    use crate::fs::RealVfs;
+    use crate::rocks::{Durability, Family, Settings, SstOptions, SstWriter};
+    use std::path::Path;
+
+    fn file(folder: &Path, name: &str, keys: &[&str]) -> OutputFile {
+        let options = SstOptions::new(&Settings::default());
+        let mut writer = SstWriter::create(&options, &folder.join(name)).unwrap();
+        keys.iter().for_each(|key| writer.put(key.as_bytes(), b"value").unwrap());
+        let path = writer.finish().unwrap();
+        let bytes = std::fs::metadata(&path).unwrap().len();
+        let (smallest, largest) = (keys[0].into(), keys[keys.len() - 1].into());
+        OutputFile { path, entries: keys.len() as u64, bytes, smallest, largest }
+    }
+
+    fn staging(folder: &Path) -> Database {
+        std::fs::create_dir(folder.join(OUTPUT)).unwrap();
+        let settings = Settings { comparator: Comparator::Bytewise, bulk: true, ..Settings::default() };
+        Database::create(folder, &settings).unwrap()
+    }
+
+    fn rewritten(disjoint: Vec<OutputFile>, overflow: Vec<OutputFile>) -> Rewritten {
+        let count = |files: &[OutputFile]| files.iter().map(|file| file.entries).sum::<u64>();
+        let overflow_entries = count(&overflow);
+        let entries = count(&disjoint) + overflow_entries;
+        Rewritten { disjoint, overflow, entries, overflow_entries, ..Rewritten::default() }
+    }
+
+    #[test]
+    fn overflow_of_any_depth_ends_at_the_bottom() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = staging(directory.path());
+        let folder = directory.path().join(OUTPUT);
+        let disjoint = vec![file(&folder, "1", &["a", "c"]), file(&folder, "2", &["h", "p"])];
+        let overflow = vec![
+            file(&folder, "3", &["b", "m"]),
+            file(&folder, "4", &["i", "k"]),
+            file(&folder, "5", &["j", "z"]),
+            file(&folder, "6", &["zz"]),
+        ];
+        ingest(&RealVfs::default(), &database, &rewritten(disjoint, overflow), &Reporter::silent()).unwrap();
+        assert!(database.live_files().unwrap().iter().all(|file| file.level == 6));
+        assert_eq!(database.table_figures().unwrap().entries, 11);
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn two_keys_that_met_are_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = staging(directory.path());
+        let folder = directory.path().join(OUTPUT);
+        let output = rewritten(vec![file(&folder, "1", &["a", "b", "c"])], vec![file(&folder, "2", &["b"])]);
+        let error = ingest(&RealVfs::default(), &database, &output, &Reporter::silent()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("4 entries were written, 3 are in the database"), "{error}");
+    }
+
+    #[test]
+    fn what_is_owed_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = staging(directory.path());
+        check_settled(&database).unwrap();
+        database.put(Family::Data, b"a", b"1", Durability::Buffered).unwrap();
+        database.flush().unwrap();
+        let error = check_settled(&database).unwrap_err();
+        assert!(error.kind() == ErrorKind::Io && error.to_string().contains("1 files"), "{error}");
+        database.compact(None, None).unwrap();
+        check_settled(&database).unwrap();
+    }
 }

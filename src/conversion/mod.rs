@@ -26,6 +26,8 @@ mod buffer;
 mod codec;
 mod digest;
 mod heads;
+#[cfg(test)]
+mod hostile_tests;
 mod ingest;
 #[cfg(test)]
 mod model_tests;
@@ -45,11 +47,14 @@ pub use digest::{Content, Digest};
 pub use progress::{Callback, Phase, Progress, Reporter};
 pub(crate) use verify::{scan, scan_internal_user};
 
+use ingest::ingest;
+use rewrite::{Rewrite, rewrite, sorts_on_disk};
+use verify::{Cuts, scan_with};
+
 use crate::attachment::{self, Attachment};
 use crate::encoding::{Comparator, EncodingId, KeyEncoding};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::remove_tree;
-use crate::layout::{INTERNAL_IDENTITY, OUTPUT};
+use crate::layout::INTERNAL_IDENTITY;
 use crate::marker::{MARKER_FORMAT, Marker, Origin, OriginKind, Sealed};
 use crate::place::journal::{self, Journal, Keep, Kind, Verify};
 use crate::place::{self, Built, Place, Rest};
@@ -97,6 +102,8 @@ pub struct Report {
     pub bytes_read: u64,
     /// Bytes of SST files written.
     pub bytes_written: u64,
+    /// Bytes written to spill files and read back, for what had to be sorted on disk.
+    pub bytes_spilled: u64,
     /// How long it took.
     pub seconds: f64,
     /// Entries that came too late for their run and took the slower way.
@@ -161,13 +168,8 @@ pub fn plan(place: &mut Place, job: &Conversion<'_>) -> Result<Plan> {
     preflight::require_no_kept(&*vfs, &place.layout, job.keep)?;
     let source = Database::open_read_only(&*vfs, &place.layout.live, &source_settings(job))?;
     preflight::require_convertible(&*vfs, &place.layout, &source, job.from.comparator())?;
-    let room = preflight::room(
-        &*vfs,
-        &place.layout,
-        &source,
-        job.settings.compression,
-        rewrite::sorts_on_disk(&*job.from, &*job.to),
-    )?;
+    let room =
+        preflight::room(&*vfs, &place.layout, &source, job.settings.compression, sorts_on_disk(&*job.from, &*job.to))?;
     Ok(Plan {
         from: EncodingId::of(&*job.from).to_string(),
         to: EncodingId::of(&*job.to).to_string(),
@@ -195,13 +197,8 @@ fn prepare(place: &mut Place, job: &Conversion<'_>) -> Result<Prepared> {
         place::check_identity(&source, marker)?;
     }
     preflight::require_convertible(&*vfs, &place.layout, &source, job.from.comparator())?;
-    let room = preflight::room(
-        &*vfs,
-        &place.layout,
-        &source,
-        job.settings.compression,
-        rewrite::sorts_on_disk(&*job.from, &*job.to),
-    )?;
+    let room =
+        preflight::room(&*vfs, &place.layout, &source, job.settings.compression, sorts_on_disk(&*job.from, &*job.to))?;
     let reservation = preflight::reserve(&*vfs, &place.layout, room)?;
     replaced.last_sequence = source.last_sequence();
     journal.source = Some(replaced);
@@ -256,7 +253,7 @@ fn build(place: &Place, job: &Conversion<'_>, prepared: Prepared) -> Result<Repo
     }
     trap!(vfs, RewriteBefore);
     let staging_settings = bulk(job.settings, Comparator::Bytewise);
-    let output = rewrite::rewrite(&rewrite::Rewrite {
+    let output = rewrite(&Rewrite {
         vfs,
         source: &source,
         from: &*job.from,
@@ -270,13 +267,12 @@ fn build(place: &Place, job: &Conversion<'_>, prepared: Prepared) -> Result<Repo
     trap!(vfs, RewriteAfter);
     let mut marker = new_marker(job, &journal);
     let database = Database::create(&layout.staging, &staging_settings)?;
-    ingest::ingest(vfs, &database, &output)?;
+    ingest(vfs, &database, &output, job.reporter)?;
     copy_internal(&source, &database)?;
     database.put(Family::Internal, INTERNAL_IDENTITY, &marker.identity().to_bytes()?, Durability::Buffered)?;
     database.flush()?;
     trap!(vfs, InternalCopied);
     database.close()?;
-    remove_tree(vfs, &layout.staging.join(OUTPUT))?;
     trap!(vfs, StagingClosed);
     let mut from_device = false;
     place::finish(place, &journal, || {
@@ -296,6 +292,7 @@ fn build(place: &Place, job: &Conversion<'_>, prepared: Prepared) -> Result<Repo
         digest: output.digest.to_string(),
         bytes_read: output.bytes_read,
         bytes_written: output.bytes_written,
+        bytes_spilled: output.bytes_spilled,
         seconds: 0.0,
         overflow_entries: output.overflow_entries,
         resumed: false,
@@ -368,12 +365,12 @@ fn verify_staging(job: &Conversion<'_>, source: &Database, staging: &Database, w
     if job.verify == Verify::Counts {
         return Ok(());
     }
-    let found = verify::scan(staging, &*job.to, job.threads, job.reporter)?;
+    let found = scan(staging, &*job.to, job.threads, job.reporter)?;
     if found != *wanted {
         return differs("content", format!("{found:?}"), format!("{wanted:?}"));
     }
     if job.verify == Verify::Both {
-        let again = verify::scan_with(source, &*job.from, job.threads, verify::Cuts::WithinFiles, job.reporter)?;
+        let again = scan_with(source, &*job.from, job.threads, Cuts::WithinFiles, job.reporter)?;
         if again != *wanted {
             return differs("content of the source, read again", format!("{again:?}"), format!("{wanted:?}"));
         }

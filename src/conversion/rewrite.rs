@@ -77,6 +77,8 @@ pub struct Rewritten {
     pub bytes_read: u64,
     /// Bytes of the files.
     pub bytes_written: u64,
+    /// Bytes that went through spill files, which are gone.
+    pub bytes_spilled: u64,
 }
 
 /// Sizes that only tests change.
@@ -259,8 +261,11 @@ impl Work<'_> {
                 None => {}
             }
             while runs.is_full() {
+                pace.tell(self, &output);
                 let late_before = runs.late_entries();
-                runs.relieve(borders.at(key)?)?;
+                if runs.relieve(borders.at(key)?)? {
+                    borders.keep();
+                }
                 self.count_late(runs.late_entries() - late_before);
             }
             if pace.is_due(&output) {
@@ -330,7 +335,12 @@ impl Work<'_> {
                 memory = output.written.memory;
             }
         }
-        let (standing, mut overflow) = separate(files);
+        let gave_up = self.late_entries.load(Ordering::Relaxed) > 0 && self.unsorted.load(Ordering::Relaxed);
+        let in_files: u64 = files.iter().map(|file| file.bytes).sum();
+        let in_spills: u64 = spills.iter().map(|spill| spill.bytes).sum();
+        // Runs that were given up early are in the way of nearly all that follows: the lesser part makes way.
+        let (standing, mut overflow) =
+            if gave_up && in_files < in_spills { (Vec::new(), files) } else { separate(files) };
         let mut placer = Placer::new(self.maker("merged".into()), &standing);
         let spills_at_once = usize::try_from(self.job.memory_bytes).unwrap_or(usize::MAX) / 2 / BLOCK_BYTES;
         let merge = Merge { vfs: self.job.vfs, folder: &self.folder, encoding: self.job.to, spills_at_once };
@@ -353,6 +363,7 @@ impl Work<'_> {
             digest: content.digest,
             overflow_entries: overflow.iter().map(|file| file.entries).sum(),
             bytes_read,
+            bytes_spilled: in_spills,
             bytes_written: disjoint.iter().chain(&overflow).map(|file| file.bytes).sum(),
             disjoint,
             overflow,
@@ -376,8 +387,8 @@ struct Borders<'w> {
     swap: Swap,
     order: Order,
     probe: Probe<'w>,
-    /// Towards what the tasks before this one write.
-    of_start: Vec<Vec<u8>>,
+    /// Those towards what the tasks before this one write, and other lasting ones.
+    lasting: Vec<Vec<u8>>,
     all: Vec<Vec<u8>>,
 }
 
@@ -385,30 +396,36 @@ impl<'w> Borders<'w> {
     fn new(work: &'w Work<'_>, task: Task<'_>) -> Result<Self> {
         let probe = Probe::new(work.job.source, &work.plan)?;
         let order = work.plan.order;
-        let mut borders = Borders { swap: work.swap, order, probe, of_start: Vec::new(), all: Vec::new() };
+        let mut borders = Borders { swap: work.swap, order, probe, lasting: Vec::new(), all: Vec::new() };
         if let Some(start) = task.start {
-            borders.of_start = borders.of(&cut_as_key(order, start))?;
+            borders.lasting = borders.of(&cut_as_key(order, start))?;
         }
         Ok(borders)
     }
 
     fn of(&mut self, point: &[u8]) -> Result<Vec<Vec<u8>>> {
-        self.swap.borders(point, |directory| self.probe.holds(directory))
+        self.swap.borders(point, |block| self.probe.holds(block))
     }
 
     /// When everything up to `key` has been read.
     fn at(&mut self, key: &[u8]) -> Result<&[Vec<u8>]> {
         self.all = self.of(key)?;
-        self.all.extend_from_slice(&self.of_start);
+        self.all.extend_from_slice(&self.lasting);
         self.all.sort_unstable();
+        self.all.dedup();
         Ok(&self.all)
+    }
+
+    /// Those asked for last hold until the task ends.
+    fn keep(&mut self) {
+        self.lasting = std::mem::take(&mut self.all);
     }
 
     /// When all of the task has been read: the later tasks are still to come.
     fn at_end(&mut self, task: Task<'_>) -> Result<&[Vec<u8>]> {
         match task.end {
             Some(end) => self.at(&cut_as_key(self.order, end)),
-            None => Ok(&self.of_start),
+            None => Ok(&self.lasting),
         }
     }
 }

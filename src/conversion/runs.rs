@@ -95,12 +95,14 @@ impl<'j> Runs<'j> {
         self.shared.late_entries
     }
 
-    /// Makes room. `borders`: where files must end, as things are now.
-    pub(super) fn relieve(&mut self, borders: &[Vec<u8>]) -> Result<()> {
+    /// Makes room. `borders`: where files must end, as things are now. True if the sorter has taken all of the runs: no
+    /// file may close over what it took, so these borders stay.
+    pub(super) fn relieve(&mut self, borders: &[Vec<u8>]) -> Result<bool> {
         let sizes = self.runs.iter().flatten().map(|run| run.buffer.memory_bytes());
         let in_runs: usize = sizes.sum();
         let largest = (0..self.runs.len()).max_by_key(|&at| self.memory_of(at)).unwrap_or(0);
         let largest_bytes = self.memory_of(largest);
+        let mut taken = false;
         if self.shared.sorter.buffer.memory_bytes() > largest_bytes {
             self.shared.sorter.spill()?;
         } else if largest_bytes.saturating_mul(self.limits.files) >= in_runs {
@@ -111,9 +113,10 @@ impl<'j> Runs<'j> {
                 self.give_to_sorter(at);
             }
             self.shared.sorter.spill()?;
+            taken = true;
         }
         self.count_memory();
-        Ok(())
+        Ok(taken)
     }
 
     fn memory_of(&self, at: usize) -> usize {

@@ -1,6 +1,6 @@
 //! Reading a task's part of the source.
 
-use super::borders::{Order, key_of_path};
+use super::borders::{Block, Order, key_of_path};
 use super::heads::Heads;
 use super::tasks::{Plan, Task, path};
 use crate::encoding::{Comparator, KeyEncoding};
@@ -189,14 +189,14 @@ impl Level {
     }
 }
 
-/// Answers whether the source has keys in a directory.
+/// Answers which blocks of swapped keys the source has.
 pub(super) struct Probe<'p> {
     cursor: Cursor<'p>,
     plan: &'p Plan,
     seek: Vec<u8>,
 }
 
-/// In how many levels a directory is looked for: its children, and some levels more, should it have none.
+/// In how many levels keys are looked for: that of the children, and some more, should there be none.
 const PROBED_LEVELS: usize = 8;
 
 impl<'p> Probe<'p> {
@@ -204,21 +204,40 @@ impl<'p> Probe<'p> {
         Ok(Probe { cursor: database.cursor(Family::Data, true)?, plan, seek: Vec::new() })
     }
 
-    /// Whether there are keys that begin with this directory, which ends in `/`. It may say no wrongly where the
-    /// directory has no children of its own but deeper ones; that costs speed.
-    pub(super) fn holds(&mut self, directory: &[u8]) -> Result<bool> {
-        if self.plan.order != Order::Levels {
-            self.cursor.seek(directory)?;
-            return Ok(self.cursor.key().is_some_and(|key| key.starts_with(directory)));
+    /// Whether there are such keys. A wrong answer costs speed: no, for a block that has only keys many levels deeper;
+    /// yes, for longer names in the order of spans, where they have no common place.
+    pub(super) fn holds(&mut self, block: Block<'_>) -> Result<bool> {
+        let (name, next) = match block {
+            Block::Directory(name) => (name, b'/'),
+            Block::LongerNames(name) => (name, b'/' + 1),
+        };
+        match self.plan.order {
+            Order::Levels => self.levels_hold(name, next),
+            Order::Spans if next != b'/' => Ok(true),
+            _ => {
+                self.seek.clear();
+                self.seek.extend_from_slice(name);
+                self.seek.push(next);
+                self.cursor.seek(&self.seek)?;
+                let found = self.cursor.key().and_then(|key| key.strip_prefix(name));
+                Ok(found.is_some_and(|rest| next != b'/' || rest.first() == Some(&b'/')))
+            }
         }
-        let slashes = directory.iter().filter(|&&byte| byte == b'/').count();
+    }
+
+    fn levels_hold(&mut self, name: &[u8], next: u8) -> Result<bool> {
+        let slashes = name.iter().filter(|&&byte| byte == b'/').count();
+        // A name that ends in two separators counts one less.
         let first = self.plan.levels.partition_point(|&level| usize::from(level) + 1 < slashes);
         for level in self.plan.levels[first..].iter().take(PROBED_LEVELS) {
             self.seek.clear();
             self.seek.extend_from_slice(&level.to_be_bytes());
-            self.seek.extend(directory.iter().map(|&byte| if byte == b'/' { 0xFF } else { byte }));
+            self.seek.extend(name.iter().map(|&byte| if byte == b'/' { 0xFF } else { byte }));
+            let prefix_bytes = self.seek.len();
+            self.seek.push(if next == b'/' { 0xFF } else { next });
             self.cursor.seek(&self.seek)?;
-            if self.cursor.key().is_some_and(|key| key.starts_with(&self.seek)) {
+            let found = self.cursor.key().and_then(|key| key.strip_prefix(&self.seek[..prefix_bytes]));
+            if found.is_some_and(|rest| (rest.first() == Some(&0xFF)) == (next == b'/')) {
                 return Ok(true);
             }
         }

@@ -21,6 +21,7 @@ pub enum Cuts {
     /// Within SST files, and into more tiles.
     WithinFiles,
     /// Into tiles of about so many bytes of SST files.
+    #[cfg(test)]
     Every(u64),
 }
 
@@ -59,6 +60,7 @@ pub fn scan_with(
         Cuts::AtFiles => (TILE_BYTES, even),
         // Pieces that are no divisor of a file begin elsewhere than files do.
         Cuts::WithinFiles => (even / 3 + 1, even * 2 / 3),
+        #[cfg(test)]
         Cuts::Every(bytes) => (bytes, bytes),
     };
     let pieces = pieces(database, encoding.comparator(), piece_bytes)?;
@@ -113,4 +115,36 @@ pub fn scan_internal_user(database: &Database) -> Result<Content> {
         cursor.next()?;
     }
     Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoding::{Hierarchical, Natural};
+    use crate::error::ErrorKind;
+    use crate::layout::INTERNAL_IDENTITY;
+    use crate::rocks::{Durability, Settings};
+
+    #[test]
+    fn the_internal_records_of_the_caller_are_summed_up_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::create(directory.path(), &Settings::default()).unwrap();
+        let put = |key: &[u8]| database.put(Family::Internal, key, b"value", Durability::Buffered).unwrap();
+        put(INTERNAL_IDENTITY);
+        assert_eq!(scan_internal_user(&database).unwrap(), Content::default());
+        [&b"u/term"[..], b"u/offset", b"u", b"u0", b"v/x"].into_iter().for_each(put);
+        let mut expected = Content::default();
+        [&b"u/offset"[..], b"u/term"].iter().for_each(|key| expected.add(key, b"value"));
+        assert_eq!(scan_internal_user(&database).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_key_of_another_encoding_is_corrupt_and_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::create(directory.path(), &Settings::default()).unwrap();
+        database.put(Family::Data, b"/not/hierarchical", b"", Durability::Buffered).unwrap();
+        assert_eq!(scan(&database, &Natural, 1, &Reporter::silent()).unwrap().entries, 1);
+        let error = scan(&database, &Hierarchical, 1, &Reporter::silent()).unwrap_err();
+        assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains("/not/hierarchical"), "{error}");
+    }
 }
