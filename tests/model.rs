@@ -177,7 +177,7 @@ proptest! {
 
     #[test]
     fn the_engine_is_a_sorted_map_that_changes_its_order(steps in prop::collection::vec(step(), 20..90), start: bool) {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = common::scratch();
         let path = directory.path().join("db");
         let engine = open(&path, Some(start));
         let mut run = Run { path, engine: Some(engine), model: Content::new() };
@@ -193,7 +193,7 @@ proptest! {
 
 #[test]
 fn there_and_back_a_thousand_keys_byte_for_byte() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = common::scratch();
     let path = directory.path().join("db");
     let wanted = common::sample(1000);
     common::make(&path, Arc::new(Natural), &wanted);

@@ -10,6 +10,13 @@ use std::sync::Arc;
 /// Keys and values, as a model of a database's content.
 pub type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
+/// A temporary directory, in memory where the machine has such a place: a process that dies leaves the same there as on
+/// a disk, and thousands of them cost no flushes.
+pub fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
 /// Small buffers, everything verified twice.
 pub fn options() -> Options {
     Options::new().verify(Verify::Both).write_buffer_bytes(1 << 20).cache_bytes(1 << 20).parallelism(2)

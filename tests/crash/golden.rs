@@ -50,7 +50,7 @@ fn trace(directory: &Path, operations: Vec<Operation>) -> String {
 #[test]
 fn traces() {
     for scenario in scenario::all() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = common::scratch();
         (scenario.prepare)(directory.path());
         let vfs = Arc::new(RecordingVfs::new(Arc::new(RealVfs::default())));
         (scenario.act)(directory.path(), options().vfs(vfs.clone())).unwrap();
@@ -62,7 +62,7 @@ fn traces() {
 fn trace_of_a_recovery() {
     // Live is in the backup directory, staging is sealed, the journal says Ready: what a crash between the two renames
     // of a swap leaves. Made by hand from a conversion that was kept.
-    let directory = tempfile::tempdir().unwrap();
+    let directory = common::scratch();
     let path = database(directory.path());
     common::make(&path, Arc::new(morphkv::encoding::Natural), &common::sample(20));
     let keep = options().encoding(morphkv::encoding::Hierarchical).keep_backup(morphkv::Keep::Yes);

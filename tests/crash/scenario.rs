@@ -190,7 +190,7 @@ pub fn check(scenario: &Scenario, crashed: &Path, what: &str) {
     let mut wanted: Vec<Option<Arc<dyn KeyEncoding>>> = vec![None];
     wanted.extend(common::encodings().into_iter().map(Some));
     for encoding in wanted {
-        let copy = tempfile::tempdir().unwrap();
+        let copy = common::scratch();
         common::copy_tree(crashed, copy.path());
         let name = encoding.as_ref().map_or("unset", |encoding| encoding.name()).to_owned();
         check_one(scenario, copy.path(), encoding, &format!("{}: {what}, then opened as {name}", scenario.name));
@@ -256,7 +256,7 @@ fn check_one(scenario: &Scenario, directory: &Path, encoding: Option<Arc<dyn Key
     assert_eq!(common::content(&again).len(), found.len() + 1, "{what}: a write after recovery is lost");
     let clean: Vec<_> = common::bytes_below(directory)
         .into_keys()
-        .filter(|name| name.contains(".converting") || name.contains(".trash"))
+        .filter(|name| name.starts_with("db.converting") || name.contains(".trash"))
         .collect();
     assert!(clean.is_empty(), "{what}: left behind: {clean:?}");
 }

@@ -64,14 +64,14 @@ struct Tally {
 }
 
 fn sweep(scenario: &Scenario, tally: &mut Tally) {
-    let before = tempfile::tempdir().unwrap();
+    let before = common::scratch();
     (scenario.prepare)(before.path());
-    let trial = tempfile::tempdir().unwrap();
+    let trial = common::scratch();
     common::copy_tree(before.path(), trial.path());
     let met = hits(|options| (scenario.act)(trial.path(), options).unwrap());
     tally.met.extend(met.iter().map(|trap| trap.name().to_owned()));
     for (trap, nth) in numbered(&met) {
-        let crashed = tempfile::tempdir().unwrap();
+        let crashed = common::scratch();
         common::copy_tree(before.path(), crashed.path());
         let what = format!("crashed at {} ({nth})", trap.name());
         assert!(crash(scenario.name, crashed.path(), trap, nth), "{}: not {what}", scenario.name);
@@ -84,16 +84,16 @@ fn sweep(scenario: &Scenario, tally: &mut Tally) {
 
 /// Crashes at every trap inside the recovery from `crashed`.
 fn crash_again(scenario: &Scenario, crashed: &Path, what: &str, tally: &mut Tally) {
-    let trial = tempfile::tempdir().unwrap();
+    let trial = common::scratch();
     common::copy_tree(crashed, trial.path());
     let met = hits(|options| drop(Engine::open(database(trial.path()), options)));
     for (trap, nth) in numbered(&met).into_iter().filter(|(trap, _)| *trap != Trap::LockTaken) {
-        let again = tempfile::tempdir().unwrap();
+        let again = common::scratch();
         common::copy_tree(crashed, again.path());
         assert!(crash("open", again.path(), trap, nth), "{}: {what}, not again at {}", scenario.name, trap.name());
         tally.second_crashes += 1;
         let what = format!("{what}, and in recovery at {} ({nth})", trap.name());
-        let copy = tempfile::tempdir().unwrap();
+        let copy = common::scratch();
         common::copy_tree(again.path(), copy.path());
         scenario::check_unset(scenario, copy.path(), &what);
         tally.opened += 1;
