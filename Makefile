@@ -17,16 +17,21 @@ cpu        := generic
 rocksdb    := $(cache)/rocksdb-11.8.1-$(arch)
 endif
 library    := $(rocksdb)/librocksdb.a
-toolchain   = $(shell awk -F'"' '/^channel/ {print $$2}' rust-toolchain.toml)
-nextest    := $(shell command -v cargo-nextest 2>/dev/null)
+target     := $(or $(CARGO_TARGET_DIR),target)
+# One set of features for lint, test and tidy, so that they share what is compiled.
+features   := --locked --features cli,traps
+benches    := $(patsubst benches/%.rs,--bench %,$(wildcard benches/*.rs))
+FUZZ_SECONDS ?= 10
 
-.PHONY: help deps setup build demo test check lint fmt clippy deny docs tidy artefact fuzz-smoke bench torture clean
+.PHONY: help deps setup build demo test check lint fmt clippy deny docs tidy artefact fuzz-smoke bench clean FORCE
+.NOTPARALLEL:
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-deps: ## install what the build needs beside Rust: a C++ compiler, make, libclang
-	@if command -v clang >/dev/null || compgen -G '/usr/lib/*/libclang*.so*' >/dev/null || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || [ -n "$${LIBCLANG_PATH:-}" ]; then have_clang=1; else have_clang=; fi; \
+deps: ## install what the build needs beside Rust: a C++ compiler and libclang
+	@command -v cargo >/dev/null || { echo "morphkv needs Rust with cargo; see https://rustup.rs" >&2; exit 1; }; \
+	if command -v clang >/dev/null || compgen -G '/usr/lib/*/libclang*.so*' >/dev/null || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || [ -n "$${LIBCLANG_PATH:-}" ]; then have_clang=1; else have_clang=; fi; \
 	if [ -z "$$have_clang" ] || ! command -v c++ >/dev/null; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -qq && apt-get install -y -qq build-essential libclang-dev >/dev/null; \
@@ -35,18 +40,83 @@ deps: ## install what the build needs beside Rust: a C++ compiler, make, libclan
 	  fi; \
 	fi
 
+# `-p` of a dependency takes the features that this crate's own build asks of it, and refuses feature flags of its own.
+# ROCKSDB_COMPILE wins over a ROCKSDB_LIB_DIR that .cargo/config.toml may already name.
 $(library):
 	@$(MAKE) --no-print-directory deps
 	@echo "building RocksDB once into $(rocksdb) (about half an hour on two cores; later builds take seconds)"
 	@mkdir -p $(rocksdb); \
 	exec 9>$(rocksdb)/.building; flock 9; [ -s $(library) ] && exit 0; \
-	work=$$(mktemp -d $(rocksdb)/.work.XXXXXX); trap 'rm -rf "$$work"' EXIT; \
-	ROCKSDB_COMPILE=1 RUSTFLAGS="-Ctarget-cpu=$(cpu)" cargo build --locked --release --no-default-features -p librocksdb-sys --target-dir "$$work"; \
-	cp "$$(find "$$work/release/build" -path '*librocksdb-sys-*/out/librocksdb.a' | head -n 1)" "$$work/librocksdb.a"; \
-	sync "$$work/librocksdb.a"; mv "$$work/librocksdb.a" $(library)
+	work=$(rocksdb)/.work; rm -rf "$$work"; trap 'rm -rf "$$work"' EXIT; \
+	ROCKSDB_COMPILE=1 RUSTFLAGS="-Ctarget-cpu=$(cpu)" cargo build --locked --release -p librocksdb-sys --target-dir "$$work"; \
+	built=$$(find "$$work" -path '*librocksdb-sys-*/out/librocksdb.a' | head -n 1); \
+	sync "$$built"; mv "$$built" $(library)
 
 # Untracked; it makes plain `cargo` link the same library, so that nothing compiles RocksDB a second time.
-.cargo/config.toml: Makefile
-	@mkdir -p .cargo; printf '[env]\nROCKSDB_LIB_DIR = "%s"\nROCKSDB_STATIC = "1"\n' '$(rocksdb)' >.cargo/config.toml
+.cargo/config.toml: FORCE
+	@mkdir -p .cargo; \
+	printf '[env]\nROCKSDB_LIB_DIR = "%s"\nROCKSDB_STATIC = "1"\n' '$(rocksdb)' >.cargo/config.toml.new; \
+	if cmp -s .cargo/config.toml.new .cargo/config.toml; then rm .cargo/config.toml.new; else mv .cargo/config.toml.new .cargo/config.toml; fi
 
-setup: deps $(library) .cargo/config.toml
+setup: deps $(library) .cargo/config.toml ## what every other target needs first: the tools and RocksDB, built once
+
+build: setup ## the release binary, target/release/morphkv
+	cargo build --locked --release --features cli
+
+demo: build ## the main job on the file paths of this machine, in under a minute
+	$(target)/release/morphkv demo
+
+# With nextest the documentation's examples, which it cannot run, come first: the summary of the tests is the last line.
+test: setup ## all tests
+	@if command -v cargo-nextest >/dev/null; then set -x; cargo test $(features) --doc; cargo nextest run $(features) --no-fail-fast; \
+	else set -x; cargo test $(features) --no-fail-fast; fi
+
+check: lint test artefact ## lint, test and artefact: what a change must pass
+
+lint: fmt clippy deny docs tidy ## everything that judges the source without running it
+
+fmt: setup ## formatting
+	cargo fmt --check
+	@if [ -f fuzz/Cargo.toml ]; then set -x; cargo fmt --check --manifest-path fuzz/Cargo.toml; fi
+
+clippy: setup ## clippy, with warnings as errors, also for the library alone
+	cargo clippy $(features) --all-targets -- -D warnings
+	cargo clippy --locked --lib --examples -- -D warnings
+
+deny: setup ## licences, sources and bans of the dependencies
+	@command -v cargo-deny >/dev/null || { echo "installing cargo-deny (some minutes, once)"; cargo install cargo-deny --locked; }
+	cargo fetch --locked
+	cargo deny --offline check bans licenses sources
+
+docs: setup ## the documentation, with warnings as errors
+	RUSTDOCFLAGS='-D warnings' cargo doc $(features) --no-deps
+
+tidy: setup ## the rules of the house, tests/tidy.rs
+	cargo test $(features) --test tidy
+
+# A search that finds nothing proves something only if the same search finds every name where traps are.
+artefact: build ## the release binary holds no trap name, a test build holds them all
+	cargo build $(features)
+	@names=$$(grep -o 'morphkv-trap-[a-z0-9-]*[a-z0-9]' src/trap.rs | sort -u); \
+	found() { grep -aoF "$$names" "$$1" | sort -u | wc -l; }; \
+	armed=$$(found $(target)/debug/morphkv); released=$$(grep -ac 'morphkv-trap-' $(target)/release/morphkv || true); \
+	echo "trap names: $$(wc -l <<<"$$names") in the source, $$armed in the test build, $$released in the release binary"; \
+	[ "$$armed" -gt 0 ] && [ "$$armed" = "$$(wc -l <<<"$$names")" ] && [ "$$released" = 0 ]
+
+# Without a sanitizer the stable compiler will do: our code has no `unsafe`, and RocksDB is linked as it is.
+fuzz-smoke: setup ## every fuzz target for FUZZ_SECONDS (10) each
+	@if [ ! -d fuzz/fuzz_targets ]; then echo "skipped: there are no fuzz targets"; \
+	elif ! command -v cargo-fuzz >/dev/null; then echo "skipped: cargo-fuzz is missing (cargo install cargo-fuzz --locked)"; \
+	else for target in $$(cargo fuzz list); do \
+	  echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none "$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
+	done; fi
+
+bench: setup ## the benchmarks of benches/ (Criterion), on this machine
+	@[ -n "$(benches)" ] || { echo "there are no benchmarks" >&2; exit 1; }
+	cargo bench --locked --features cli $(benches)
+
+clean: ## remove what was built here; the cached RocksDB stays
+	cargo clean
+	rm -rf fuzz/target
+	@echo "kept: $(rocksdb)"

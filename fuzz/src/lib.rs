@@ -11,7 +11,23 @@
 //! RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none NAME
 //! ```
 
+#[path = "../../src/control.rs"]
+pub mod control;
 #[path = "../../src/encoding/mod.rs"]
 pub mod encoding;
 #[path = "../../src/error.rs"]
 pub mod error;
+#[path = "../../src/fs/mod.rs"]
+pub mod fs;
+#[path = "../../src/layout.rs"]
+pub mod layout;
+#[path = "../../src/marker.rs"]
+pub mod marker;
+#[path = "../../src/trap.rs"]
+pub mod trap;
+
+/// The part of `place` that reads a file.
+#[path = "../../src/place"]
+pub mod place {
+    pub mod journal;
+}

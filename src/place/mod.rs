@@ -9,7 +9,7 @@
 //! 6. whatever is not positively ours is left as it is.
 //!
 //! One way of doing it, whether the change began a moment ago or before a crash: look ([`observe`]), decide
-//! ([`decide`], a pure table), do one step ([`apply`]), and again until the place is at rest.
+//! ([`decide`], a pure table), do one step (`apply`), and again until the place is at rest.
 
 mod apply;
 mod change;

@@ -125,6 +125,19 @@ impl Database {
         Ok(Database { db, path: path.into(), has_internal: true })
     }
 
+    /// Makes a database with the default family alone, as other software does: for tests.
+    ///
+    /// # Errors
+    /// Those of RocksDB.
+    #[cfg(feature = "traps")]
+    pub fn create_data_only(path: &Path, settings: &Settings) -> Result<Self> {
+        let mut options = settings.options();
+        options.create_if_missing(true);
+        let db = DB::open_cf_descriptors(&options, path, families(settings, false))
+            .map_err(|source| error("create the database", path, source))?;
+        Ok(Database { db, path: path.into(), has_internal: false })
+    }
+
     /// Opens for reading and writing a database that has both column families.
     ///
     /// # Errors

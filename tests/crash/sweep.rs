@@ -1,0 +1,129 @@
+//! The sweep over every trap.
+
+use super::common::{self, options};
+use super::scenario::{self, Scenario, database};
+use morphkv::testing::{RealVfs, Trap, TrapPlan};
+use morphkv::{Engine, Options};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+const CHILD_SCENARIO: &str = "MORPHKV_TEST_SCENARIO";
+const CHILD_DIRECTORY: &str = "MORPHKV_TEST_DIRECTORY";
+
+/// Not a test of its own: what the children run. Without the variables it has nothing to do.
+#[test]
+fn child() {
+    let (Ok(name), Ok(directory)) = (std::env::var(CHILD_SCENARIO), std::env::var(CHILD_DIRECTORY)) else { return };
+    let directory = Path::new(&directory);
+    if name == "open" {
+        let _ = Engine::open(database(directory), options());
+        return;
+    }
+    let scenario = scenario::all().into_iter().find(|scenario| scenario.name == name).expect("a scenario of that name");
+    (scenario.act)(directory, options()).unwrap();
+}
+
+/// Runs a child that dies at the `nth` hit of `trap`. Whether it did.
+fn crash(name: &str, directory: &Path, trap: Trap, nth: usize) -> bool {
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["sweep::child", "--exact", "--quiet"])
+        .env(CHILD_SCENARIO, name)
+        .env(CHILD_DIRECTORY, directory)
+        .env("MORPHKV_TRAP", format!("{}@{nth}=abort", trap.name()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    use std::os::unix::process::ExitStatusExt;
+    status.signal() == Some(6)
+}
+
+/// The traps that `act` meets, in order.
+fn hits(act: impl FnOnce(Options)) -> Vec<Trap> {
+    let plan = Arc::new(TrapPlan::new());
+    act(options().vfs(Arc::new(RealVfs::with_traps(plan.clone()))));
+    plan.hits()
+}
+
+/// Each hit as (trap, how many-th hit of that trap).
+fn numbered(hits: &[Trap]) -> Vec<(Trap, usize)> {
+    hits.iter()
+        .enumerate()
+        .map(|(index, trap)| (*trap, hits[..=index].iter().filter(|other| *other == trap).count()))
+        .collect()
+}
+
+struct Tally {
+    crashes: usize,
+    second_crashes: usize,
+    opened: usize,
+    met: BTreeSet<String>,
+}
+
+fn sweep(scenario: &Scenario, tally: &mut Tally) {
+    let before = tempfile::tempdir().unwrap();
+    (scenario.prepare)(before.path());
+    let trial = tempfile::tempdir().unwrap();
+    common::copy_tree(before.path(), trial.path());
+    let met = hits(|options| (scenario.act)(trial.path(), options).unwrap());
+    tally.met.extend(met.iter().map(|trap| trap.name().to_owned()));
+    for (trap, nth) in numbered(&met) {
+        let crashed = tempfile::tempdir().unwrap();
+        common::copy_tree(before.path(), crashed.path());
+        let what = format!("crashed at {} ({nth})", trap.name());
+        assert!(crash(scenario.name, crashed.path(), trap, nth), "{}: not {what}", scenario.name);
+        tally.crashes += 1;
+        scenario::check(scenario, crashed.path(), &what);
+        tally.opened += 3;
+        crash_again(scenario, crashed.path(), &what, tally);
+    }
+}
+
+/// Crashes at every trap inside the recovery from `crashed`.
+fn crash_again(scenario: &Scenario, crashed: &Path, what: &str, tally: &mut Tally) {
+    let trial = tempfile::tempdir().unwrap();
+    common::copy_tree(crashed, trial.path());
+    let met = hits(|options| drop(Engine::open(database(trial.path()), options)));
+    for (trap, nth) in numbered(&met).into_iter().filter(|(trap, _)| *trap != Trap::LockTaken) {
+        let again = tempfile::tempdir().unwrap();
+        common::copy_tree(crashed, again.path());
+        assert!(crash("open", again.path(), trap, nth), "{}: {what}, not again at {}", scenario.name, trap.name());
+        tally.second_crashes += 1;
+        let what = format!("{what}, and in recovery at {} ({nth})", trap.name());
+        let copy = tempfile::tempdir().unwrap();
+        common::copy_tree(again.path(), copy.path());
+        scenario::check_unset(scenario, copy.path(), &what);
+        tally.opened += 1;
+    }
+}
+
+#[test]
+fn every_trap_of_every_change() {
+    let scenarios = scenario::all();
+    let (even, odd): (Vec<_>, Vec<_>) = scenarios.iter().enumerate().partition(|(index, _)| index % 2 == 0);
+    let run = |half: Vec<(usize, &Scenario)>| {
+        let mut tally = Tally { crashes: 0, second_crashes: 0, opened: 0, met: BTreeSet::new() };
+        for (_, scenario) in half {
+            sweep(scenario, &mut tally);
+        }
+        tally
+    };
+    let (a, b) = std::thread::scope(|scope| {
+        let other = scope.spawn(|| run(odd));
+        (run(even), other.join().unwrap())
+    });
+    let met: BTreeSet<_> = a.met.union(&b.met).cloned().collect();
+    let missed: Vec<_> = Trap::ALL.iter().map(|trap| trap.name()).filter(|name| !met.contains(*name)).collect();
+    println!(
+        "traps swept: {} of {}, crashes: {}, crashes inside recovery: {}, databases opened and compared: {}",
+        met.len(),
+        Trap::ALL.len(),
+        a.crashes + b.crashes,
+        a.second_crashes + b.second_crashes,
+        a.opened + b.opened
+    );
+    assert!(missed.is_empty(), "traps that no change meets: {missed:?}");
+}
