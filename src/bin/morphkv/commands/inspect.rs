@@ -1,7 +1,7 @@
 use crate::args::Database;
 use crate::output::{self, Answer, Output};
 use clap::Args;
-use morphkv::manage::{self, Inspection};
+use morphkv::inspect::{Inspection, inspect};
 use morphkv::{Options, Result};
 
 /// Tell what stands at a database's place, and what the next open would do
@@ -16,7 +16,7 @@ pub struct Inspect {
 
 impl Inspect {
     pub fn run(self, output: &Output) -> Result<Answer> {
-        let seen = manage::inspect(&self.database.path, &Options::new())?;
+        let seen = inspect(&self.database.path, &Options::new())?;
         output.result(&seen, &seen.path, &rows(&seen))?;
         Ok(Answer::Yes)
     }

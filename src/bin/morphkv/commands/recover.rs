@@ -1,8 +1,8 @@
 use crate::args::Database;
 use crate::output::{Answer, Output};
 use clap::Args;
-use morphkv::manage::{self, Inspection};
-use morphkv::{Error, ErrorKind, Options, Result};
+use morphkv::inspect::{Inspection, inspect};
+use morphkv::{Error, ErrorKind, Options, Result, manage};
 use serde::Serialize;
 
 /// Bring a database to rest after an interrupted change
@@ -31,7 +31,7 @@ struct Recovered {
 impl Recover {
     pub fn run(self, output: &Output) -> Result<Answer> {
         let recovered = if self.dry_run {
-            let seen = manage::inspect(&self.database.path, &Options::new())?;
+            let seen = inspect(&self.database.path, &Options::new())?;
             Recovered { dry_run: true, actions: self.planned(&seen)?, state: seen.state }
         } else {
             let recovery = manage::recover(&self.database.path, &Options::new(), self.abandon)?;

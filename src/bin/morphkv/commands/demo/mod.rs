@@ -11,6 +11,7 @@ use crate::output::{self, Answer, Output, failed_to_write, stdout};
 use crate::progress::Meter;
 use clap::Args;
 use crash::{Crash, Moment};
+use morphkv::inspect::inspect;
 use morphkv::{Durability, Engine, Error, ErrorKind, Options, Result, manage};
 use paths::Paths;
 use scratch::Scratch;
@@ -105,7 +106,7 @@ impl<'a> Stage<'a> {
     }
 
     fn step(&mut self, name: &'static str, seconds: f64) -> Result<()> {
-        let disk_bytes = manage::inspect(&self.database, &Options::new())?.bytes;
+        let disk_bytes = inspect(&self.database, &Options::new())?.bytes;
         self.findings.steps.push(Step::new(name, self.findings.keys, self.paths.bytes(), seconds, disk_bytes));
         Ok(())
     }
@@ -190,9 +191,11 @@ impl<'a> Stage<'a> {
         let mut seen = vec![false; self.paths.entries.len()];
         for entry in engine.range(..)? {
             let (key, value) = entry?;
-            match self.paths.entries.binary_search_by(|(path, _)| path.cmp(&key)) {
-                Ok(at) if self.paths.entries[at].1 == value && !seen[at] => seen[at] = true,
-                _ => self.findings.wrong += 1,
+            let found = self.paths.entries.binary_search_by(|(path, _)| path.cmp(&key));
+            let right = found.is_ok_and(|at| self.paths.entries[at].1 == value && !seen[at]);
+            self.findings.wrong += u64::from(!right);
+            if let Ok(at) = found {
+                seen[at] = true;
             }
         }
         self.findings.lost = seen.iter().filter(|seen| !**seen).count() as u64;

@@ -1,0 +1,12 @@
+//! The command line, through the built binary.
+#![cfg(feature = "cli")]
+
+mod commands;
+#[path = "../common/mod.rs"]
+mod common;
+mod conversion;
+mod formats;
+mod harness;
+mod ldb;
+mod refusals;
+mod scans;
