@@ -19,6 +19,8 @@ pub const UNSHIPPED: &str = "unshipped";
 pub const PENDING_INGEST: &str = "pending_ingest";
 /// What a control file is called while it is written.
 pub const TEMPORARY_SUFFIX: &str = ".new";
+/// What the directory of a shard is called, before its number.
+pub const SHARD_PREFIX: &str = "shard-";
 /// RocksDB's own names.
 pub const ROCKSDB_CURRENT: &str = "CURRENT";
 /// RocksDB's lock file.
@@ -69,6 +71,8 @@ pub struct Layout {
     pub restore: PathBuf,
     /// The preflight's probe.
     pub probe: PathBuf,
+    /// What RocksDB calls a checkpoint while it makes it at the name of staging.
+    pub checkpoint_temporary: PathBuf,
 }
 
 impl Layout {
@@ -103,6 +107,7 @@ impl Layout {
             trash: beside(".trash"),
             restore: beside(".restore"),
             probe: beside(".probe"),
+            checkpoint_temporary: beside(".converting.tmp"),
             live,
             parent,
         })

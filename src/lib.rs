@@ -58,8 +58,8 @@ mod rocks;
 mod trap;
 
 pub use engine::{
-    Batch, Comparison, Engine, EngineSnapshot, Hooks, Internal, OnMismatch, Options, Shards, ShardsOptions, Slice,
-    inspect, manage,
+    Batch, Children, Comparison, Engine, EngineSnapshot, Hooks, Internal, IntoEncoding, KeyRange, Keys, OnMismatch,
+    Options, Range, Shards, ShardsOptions, Slice, inspect, manage,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use marker::{Marker, Origin, OriginKind, Sealed};
@@ -69,11 +69,20 @@ pub use rocks::{Compression, Durability, SharedMemory, Stats};
 /// What tests of crash safety need: traps, recording and failing file operations, and the formats on disk.
 #[cfg(feature = "traps")]
 pub mod testing {
-    pub use crate::attachment::{self, Attachment, Cause};
+    pub use crate::attachment::{Attachment, Cause};
     pub use crate::fs::{EIO, ENOSPC, Fault, FaultyVfs, Operation, RealVfs, RecordingVfs, Space, Stat, Vfs};
     pub use crate::layout::Layout;
-    pub use crate::marker;
     pub use crate::place::{decide, journal};
     pub use crate::rocks::{Database, Family, Settings};
     pub use crate::trap::{Trap, TrapAction, TrapPlan};
+
+    /// The file `LOG_BACKUP`.
+    pub mod attachment {
+        pub use crate::attachment::*;
+    }
+
+    /// The file `KEY_ENCODING`.
+    pub mod marker {
+        pub use crate::marker::*;
+    }
 }

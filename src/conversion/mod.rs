@@ -21,20 +21,29 @@
 //! | [`place::finish`] | journal Ready | the next look decides |
 //! | [`Place::settle`] | the swap, journal Done or Kept | the next look decides |
 
+mod borders;
+mod buffer;
+mod codec;
 mod digest;
+mod heads;
 mod ingest;
+#[cfg(test)]
+mod model_tests;
+mod output;
+mod parallel;
+mod placer;
 mod preflight;
 mod progress;
 mod rewrite;
 mod runs;
 mod sorter;
+mod source;
 mod tasks;
 mod verify;
 
-pub use digest::Digest;
-pub use preflight::Room;
-pub use progress::{Phase, Progress, ProgressCallback, Reporter};
-pub use verify::{Content, scan, scan_internal_user};
+pub use digest::{Content, Digest};
+pub use progress::{Callback, Phase, Progress, Reporter};
+pub(crate) use verify::{scan, scan_internal_user};
 
 use crate::attachment::{self, Attachment};
 use crate::encoding::{Comparator, EncodingId, KeyEncoding};
@@ -134,12 +143,6 @@ fn source_settings(job: &Conversion<'_>) -> Settings {
     Settings { wal_recovery: WalRecovery::TornTailOnly, ..bulk(job.settings, job.from.comparator()) }
 }
 
-/// Pairs without run structure are sorted through spills, which takes twice the room.
-fn spills(job: &Conversion<'_>) -> bool {
-    let natural = |encoding: &dyn KeyEncoding| encoding.name() == "natural";
-    !(job.to.leveled() || (natural(&*job.to) && (job.from.leveled() || natural(&*job.from))))
-}
-
 fn require_target(place: &Place, job: &Conversion<'_>) -> Result<()> {
     if job.to.comparator() != Comparator::Bytewise {
         let message = format!("{} is a legacy encoding that can only be converted from", EncodingId::of(&*job.to));
@@ -158,7 +161,7 @@ pub fn plan(place: &mut Place, job: &Conversion<'_>) -> Result<Plan> {
     preflight::require_no_kept(&*vfs, &place.layout, job.keep)?;
     let source = Database::open_read_only(&*vfs, &place.layout.live, &source_settings(job))?;
     preflight::require_convertible(&*vfs, &place.layout, &source, job.from.comparator())?;
-    let room = preflight::room(&*vfs, &place.layout, &source, job.settings.compression, spills(job))?;
+    let room = preflight::room(&*vfs, &place.layout, &source, job.settings.compression, rewrite::sorts_on_disk(&*job.from, &*job.to))?;
     Ok(Plan {
         from: EncodingId::of(&*job.from).to_string(),
         to: EncodingId::of(&*job.to).to_string(),
@@ -186,7 +189,7 @@ fn prepare(place: &mut Place, job: &Conversion<'_>) -> Result<Prepared> {
         place::check_identity(&source, marker)?;
     }
     preflight::require_convertible(&*vfs, &place.layout, &source, job.from.comparator())?;
-    let room = preflight::room(&*vfs, &place.layout, &source, job.settings.compression, spills(job))?;
+    let room = preflight::room(&*vfs, &place.layout, &source, job.settings.compression, rewrite::sorts_on_disk(&*job.from, &*job.to))?;
     let reservation = preflight::reserve(&*vfs, &place.layout, room)?;
     replaced.last_sequence = source.last_sequence();
     journal.source = Some(replaced);
@@ -357,7 +360,7 @@ fn verify_staging(job: &Conversion<'_>, source: &Database, staging: &Database, w
         return differs("content", format!("{found:?}"), format!("{wanted:?}"));
     }
     if job.verify == Verify::Both {
-        let again = verify::scan(source, &*job.from, job.threads + 1, job.reporter)?;
+        let again = verify::scan_with(source, &*job.from, job.threads, verify::Cuts::WithinFiles, job.reporter)?;
         if again != *wanted {
             return differs("content of the source, read again", format!("{again:?}"), format!("{wanted:?}"));
         }

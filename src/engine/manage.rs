@@ -74,7 +74,7 @@ pub fn plan_conversion(path: impl AsRef<Path>, options: &Options) -> Result<Opti
     if EncodingId::of(&*from) == EncodingId::of(&*to) {
         return Ok(None);
     }
-    let (settings, reporter) = (options.settings(), Reporter::new(None));
+    let (settings, reporter) = (options.settings(), Reporter::silent());
     let job = options.conversion(from, to, marker.as_ref(), &settings, &reporter);
     conversion::plan(&mut place, &job).map(Some)
 }
@@ -179,7 +179,7 @@ pub struct Verification {
 /// Those of opening it to read; damage found on the way is told in the result.
 pub fn verify(path: impl AsRef<Path>, options: &Options) -> Result<Verification> {
     let (_place, marker, encoding, database) = open_to_scan(path.as_ref(), options)?;
-    let reporter = Reporter::new(options.progress.clone());
+    let reporter = options.reporter();
     let mut found = Verification {
         encoding: EncodingId::of(&*encoding).to_string(),
         entries: 0,
@@ -216,7 +216,7 @@ pub fn verify(path: impl AsRef<Path>, options: &Options) -> Result<Verification>
 /// Those of opening it to read; `Corrupt`.
 pub fn digest(path: impl AsRef<Path>, options: &Options) -> Result<Content> {
     let (_place, _, encoding, database) = open_to_scan(path.as_ref(), options)?;
-    conversion::scan(&database, &*encoding, options.parallelism, &Reporter::new(options.progress.clone()))
+    conversion::scan(&database, &*encoding, options.parallelism, &options.reporter())
 }
 
 type Opened = (Place, Option<Marker>, Arc<dyn KeyEncoding>, Database);
@@ -256,7 +256,7 @@ pub fn adopt(path: impl AsRef<Path>, encoding: &Arc<dyn KeyEncoding>, options: &
             .at(live)
             .next(format!("morphkv adopt {} --encoding {}", live.display(), identity.encoding.name)));
     }
-    conversion::scan(&database, &**encoding, options.parallelism, &Reporter::new(options.progress.clone()))?;
+    conversion::scan(&database, &**encoding, options.parallelism, &options.reporter())?;
     drop(database);
     let origin = Origin { kind: OriginKind::Adopt, id: Uuid::new_v4() };
     let mut marker = Marker {

@@ -10,7 +10,6 @@ use crate::attachment;
 use crate::conversion::{self, Conversion, Report, Reporter};
 use crate::encoding::{EncodingId, KeyEncoding, Natural, SlashSpans};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::{RealVfs, Vfs};
 use crate::marker::Marker;
 use crate::place::journal::Journal;
 use crate::place::{self, NewDatabase, Place, Rest};
@@ -29,28 +28,9 @@ pub(super) struct Settled {
 }
 
 impl Options {
-    /// The file operations to use.
-    ///
-    /// # Errors
-    /// `InvalidArgument` if `MORPHKV_TRAP` cannot be understood (only with the feature `traps`).
-    pub(super) fn file_operations(&self) -> Result<Arc<dyn Vfs>> {
-        #[cfg(feature = "traps")]
-        if let Some(vfs) = &self.vfs {
-            return Ok(vfs.clone());
-        }
-        Ok(Arc::new(RealVfs::new()?))
-    }
-
-    /// How RocksDB is to be opened.
-    pub(super) fn settings(&self) -> Settings {
-        Settings {
-            compression: self.compression,
-            cache_bytes: self.cache_bytes,
-            write_buffer_bytes: self.write_buffer_bytes,
-            shared: self.shared.clone(),
-            parallelism: self.parallelism,
-            ..Settings::default()
-        }
+    /// Where progress goes.
+    pub(super) fn reporter(&self) -> Reporter {
+        self.progress.clone().map_or_else(Reporter::silent, Reporter::new)
     }
 
     /// The encoding that a marker names; without one the database is legacy.
@@ -59,7 +39,7 @@ impl Options {
     /// `UnknownEncoding`.
     pub(super) fn known(&self, marker: Option<&Marker>) -> Result<Arc<dyn KeyEncoding>> {
         match marker {
-            Some(marker) => self.encodings.get(&marker.encoding),
+            Some(marker) => self.encodings()?.get(&marker.encoding),
             None => Ok(Arc::new(SlashSpans)),
         }
     }
@@ -80,7 +60,7 @@ impl Options {
             settings,
             verify: self.verify,
             keep: self.keep_backup,
-            memory_bytes: self.memory_bytes,
+            memory_bytes: self.memory_bytes as u64,
             threads: self.parallelism,
             reporter,
         }
@@ -244,7 +224,7 @@ pub(super) fn convert_if_wanted(
         place.try_sweep(&leftover)?;
     }
     let settings = options.settings();
-    let reporter = Reporter::new(options.progress.clone());
+    let reporter = options.reporter();
     let job = options.conversion(now.encoding.clone(), wanted.clone(), now.marker.as_ref(), &settings, &reporter);
     let (report, rest) = conversion::convert(place, &job)?;
     Ok((settled(options, place, rest)?, Some(report)))

@@ -77,6 +77,11 @@ impl Vfs for FaultyVfs {
         self.inner.read(path, max_len)
     }
 
+    fn read_range(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
+        self.pass(path, false)?;
+        self.inner.read_range(path, offset, len, out)
+    }
+
     fn make_dir(&self, path: &Path) -> Result<()> {
         self.pass(path, true)?;
         self.inner.make_dir(path)

@@ -77,6 +77,12 @@ pub trait Vfs: Send + Sync + fmt::Debug {
     /// `Corrupt` if it is longer than `max_len` bytes or no regular file. Changes nothing.
     fn read(&self, path: &Path, max_len: u64) -> Result<Vec<u8>>;
 
+    /// Replaces `out` by at most `len` bytes of a file from `offset` on; fewer only where the file ends.
+    ///
+    /// # Errors
+    /// Any failure. Changes nothing.
+    fn read_range(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()>;
+
     /// Makes one directory.
     ///
     /// # Errors

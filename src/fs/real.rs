@@ -4,7 +4,7 @@ use super::{FileKind, Space, Stat, Vfs};
 use crate::error::{Error, ErrorKind, Result};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -81,6 +81,16 @@ impl Vfs for RealVfs {
         let mut contents = Vec::new();
         file.take(max_len).read_to_end(&mut contents).map_err(|error| Error::io(step, path, error))?;
         Ok(contents)
+    }
+
+    fn read_range(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
+        let step = "read a part of a file";
+        out.clear();
+        let mut file = open(path, OFlags::RDONLY).map_err(|error| Error::io(step, path, error))?;
+        file.seek(SeekFrom::Start(offset))
+            .and_then(|_| file.take(len as u64).read_to_end(out))
+            .map(|_| ())
+            .map_err(|error| Error::io(step, path, error))
     }
 
     fn make_dir(&self, path: &Path) -> Result<()> {

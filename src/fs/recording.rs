@@ -74,6 +74,10 @@ impl Vfs for RecordingVfs {
         self.inner.read(path, max_len)
     }
 
+    fn read_range(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
+        self.inner.read_range(path, offset, len, out)
+    }
+
     fn make_dir(&self, path: &Path) -> Result<()> {
         self.note(self.inner.make_dir(path), || Operation::MakeDir(path.into()))
     }

@@ -136,6 +136,16 @@ impl<'d> Snapshot<'d> {
         let raw = self.snapshot.raw_iterator_cf_opt(self.database.family(family)?, checked_options());
         Ok(Cursor::new(raw, self.database.path()))
     }
+
+    /// A cursor over the encoded keys of the state from `from` to before `to` (`None`: no end).
+    ///
+    /// # Errors
+    /// `Refused` if the family does not exist.
+    pub fn cursor_within(&self, family: Family, from: &[u8], to: Option<&[u8]>) -> Result<Cursor<'_>> {
+        let options = bounded_options(from, to);
+        let raw = self.snapshot.raw_iterator_cf_opt(self.database.family(family)?, options);
+        Ok(Cursor::new(raw, self.database.path()))
+    }
 }
 
 fn checked_options() -> ReadOptions {
@@ -144,7 +154,28 @@ fn checked_options() -> ReadOptions {
     options
 }
 
+/// RocksDB reads no block and skips no tombstone beyond its bounds.
+fn bounded_options(from: &[u8], to: Option<&[u8]>) -> ReadOptions {
+    let mut options = checked_options();
+    if !from.is_empty() {
+        options.set_iterate_lower_bound(from);
+    }
+    if let Some(to) = to {
+        options.set_iterate_upper_bound(to);
+    }
+    options
+}
+
 impl Database {
+    /// A cursor over the encoded keys from `from` to before `to` (`None`: no end), on the state of this moment.
+    ///
+    /// # Errors
+    /// `Refused` if the family does not exist.
+    pub fn cursor_within(&self, family: Family, from: &[u8], to: Option<&[u8]>) -> Result<Cursor<'_>> {
+        let raw = self.db.raw_iterator_cf_opt(self.family(family)?, bounded_options(from, to));
+        Ok(Cursor::new(raw, self.path()))
+    }
+
     fn get_at<'s>(
         &'s self,
         family: Family,

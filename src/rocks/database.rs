@@ -77,6 +77,7 @@ pub struct Database {
     pub(super) db: DB,
     path: PathBuf,
     has_internal: bool,
+    settings: Settings,
 }
 
 impl fmt::Debug for Database {
@@ -122,7 +123,7 @@ impl Database {
         options.set_error_if_exists(true);
         let db = DB::open_cf_descriptors(&options, path, families(settings, true))
             .map_err(|source| error("create the database", path, source))?;
-        Ok(Database { db, path: path.into(), has_internal: true })
+        Ok(Database { db, path: path.into(), has_internal: true, settings: settings.clone() })
     }
 
     /// Makes a database with the default family alone, as other software does: for tests.
@@ -135,7 +136,7 @@ impl Database {
         options.create_if_missing(true);
         let db = DB::open_cf_descriptors(&options, path, families(settings, false))
             .map_err(|source| error("create the database", path, source))?;
-        Ok(Database { db, path: path.into(), has_internal: false })
+        Ok(Database { db, path: path.into(), has_internal: false, settings: settings.clone() })
     }
 
     /// Opens for reading and writing a database that has both column families.
@@ -147,7 +148,7 @@ impl Database {
         require_database(vfs, path)?;
         let db = DB::open_cf_descriptors(&settings.options(), path, families(settings, true))
             .map_err(|source| error("open the database", path, source))?;
-        Ok(Database { db, path: path.into(), has_internal: true })
+        Ok(Database { db, path: path.into(), has_internal: true, settings: settings.clone() })
     }
 
     /// Opens a database that may lack the internal family, and adds it: for adopting a plain RocksDB database.
@@ -160,7 +161,7 @@ impl Database {
         options.create_missing_column_families(true);
         let db = DB::open_cf_descriptors(&options, path, families(settings, true))
             .map_err(|source| error("open the database", path, source))?;
-        Ok(Database { db, path: path.into(), has_internal: true })
+        Ok(Database { db, path: path.into(), has_internal: true, settings: settings.clone() })
     }
 
     /// Opens for reading alone: no lock of RocksDB is taken, nothing is written, the WAL is replayed into memory.
@@ -174,12 +175,17 @@ impl Database {
         let options = settings.options();
         let db = DB::open_cf_descriptors_read_only(&options, path, families(settings, has_internal), false)
             .map_err(|source| error("open the database read only", path, source))?;
-        Ok(Database { db, path: path.into(), has_internal })
+        Ok(Database { db, path: path.into(), has_internal, settings: settings.clone() })
     }
 
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How it was opened: files that are to be ingested are written alike.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Whether it has the internal family; only a database from before the marker lacks it.
@@ -267,12 +273,19 @@ impl Database {
     /// # Errors
     /// `Refused` if the family does not exist.
     pub fn cursor(&self, family: Family, fill_cache: bool) -> Result<Cursor<'_>> {
+        self.cursor_ahead(family, fill_cache, if fill_cache { 0 } else { 2 << 20 })
+    }
+
+    /// A cursor that reads `readahead_bytes` beyond each block; 0 leaves that to RocksDB. A cursor that jumps wants less
+    /// than one that runs through.
+    ///
+    /// # Errors
+    /// `Refused` if the family does not exist.
+    pub fn cursor_ahead(&self, family: Family, fill_cache: bool, readahead_bytes: usize) -> Result<Cursor<'_>> {
         let mut options = ReadOptions::default();
         options.fill_cache(fill_cache);
         options.set_verify_checksums(true);
-        if !fill_cache {
-            options.set_readahead_size(2 << 20);
-        }
+        options.set_readahead_size(readahead_bytes);
         Ok(Cursor::new(self.db.raw_iterator_cf_opt(self.family(family)?, options), &self.path))
     }
 

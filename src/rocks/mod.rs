@@ -9,13 +9,14 @@
 mod cursor;
 mod database;
 mod describe;
+mod figures;
 mod settings;
 mod sst;
 mod write;
 
 pub use cursor::{Cursor, Snapshot};
 pub use database::{Database, Family, LiveFile, PinnedValue, Stats};
-pub use describe::{Description, describe};
+pub use describe::describe;
 pub use settings::{Compression, Settings, SharedMemory, WalRecovery};
 pub use sst::{SstOptions, SstWriter};
 pub use write::{Durability, WriteBatch};

@@ -1,0 +1,435 @@
+//! Rewriting all of a source into SST files in another key encoding.
+
+use super::borders::{Order, Swap};
+use super::codec::{Decoder, Encoder};
+use super::digest::{Content, Digest};
+use super::output::FileMaker;
+use super::parallel::{Stop, in_parallel};
+use super::placer::{Placer, separate};
+use super::progress::{Phase, Reporter};
+use super::runs::{Limits, Runs, Written};
+use super::sorter::{BLOCK_BYTES, Merge, Sorter};
+use super::source::{Probe, Reader, cut_as_key};
+use super::tasks::{Plan, Task, file_bytes};
+use crate::encoding::{Comparator, EncodingId, KeyEncoding};
+use crate::error::{Error, ErrorKind, Result, show_key};
+use crate::fs::Vfs;
+use crate::layout::OUTPUT;
+use crate::rocks::{Database, Settings, SstOptions};
+use crate::trap::trap;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What is to be rewritten, into what, with which means.
+#[derive(Clone, Copy)]
+pub struct Rewrite<'a> {
+    /// For the files that RocksDB does not write.
+    pub vfs: &'a dyn Vfs,
+    /// Open read only; nobody may write to it meanwhile.
+    pub source: &'a Database,
+    /// The source's encoding.
+    pub from: &'a dyn KeyEncoding,
+    /// The encoding to write.
+    pub to: &'a dyn KeyEncoding,
+    /// The staging directory; the folder of the files is made in it, and emptied if it stands.
+    pub staging: &'a Path,
+    /// How the staging database is opened.
+    pub settings: &'a Settings,
+    /// Memory for all threads together, in bytes; six times the largest entry for each thread comes on top.
+    pub memory_bytes: u64,
+    /// Threads that work.
+    pub threads: usize,
+    /// Who is told how far it is.
+    pub progress: &'a Reporter,
+}
+
+/// An SST file that waits to be ingested.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Entries in it.
+    pub entries: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Its first encoded key.
+    pub smallest: Vec<u8>,
+    /// Its last encoded key.
+    pub largest: Vec<u8>,
+}
+
+/// All of the source, in files.
+#[derive(Debug, Clone, Default)]
+pub struct Rewritten {
+    /// Files of which none overlaps another, ascending.
+    pub disjoint: Vec<OutputFile>,
+    /// Files that overlap those, and maybe each other.
+    pub overflow: Vec<OutputFile>,
+    /// Entries in all of them; as many were read.
+    pub entries: u64,
+    /// The digest of what was read.
+    pub digest: Digest,
+    /// Entries in `overflow`.
+    pub overflow_entries: u64,
+    /// Bytes of encoded keys and values read.
+    pub bytes_read: u64,
+    /// Bytes of the files.
+    pub bytes_written: u64,
+}
+
+/// Sizes that only tests change.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tuning {
+    /// The least and the greatest size of a task, in bytes of the source's SST files.
+    pub(super) task_bytes: (u64, u64),
+    /// The size of an SST file.
+    pub(super) file_bytes: u64,
+    /// A level with less than this in a task shares its file with others.
+    pub(super) small_bytes: usize,
+    /// With fewer entries than this the share of late ones says nothing.
+    pub(super) sample_entries: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Tuning {
+            task_bytes: (32 << 20, 256 << 20),
+            file_bytes: 64 << 20,
+            small_bytes: 1 << 20,
+            sample_entries: 100_000,
+        }
+    }
+}
+
+/// Of how many entries one may be late before runs are given up for a sort: 5 %.
+const ENTRIES_PER_LATE: u64 = 20;
+/// How many keys an error names that the target cannot carry.
+const NAMED_KEYS: usize = 10;
+/// Progress is told, and the end of another thread noticed, after about so many bytes.
+const PACE_BYTES: u64 = 256 << 10;
+/// What a file that is being written takes.
+const OPEN_FILE_BYTES: usize = 4 << 20;
+
+/// Whether rewriting from one encoding into the other has to sort everything on disk, since nothing is known of how
+/// their orders go together: that takes room for all keys and values once more, not compressed.
+pub fn sorts_on_disk(from: &dyn KeyEncoding, to: &dyn KeyEncoding) -> bool {
+    !runs_pay(Order::of(from), Order::of(to))
+}
+
+fn runs_pay(from: Order, to: Order) -> bool {
+    match (from, to) {
+        (Order::Natural | Order::Spans | Order::Levels, Order::Levels) => true,
+        (Order::Natural | Order::Levels, Order::Natural) => true,
+        _ => false,
+    }
+}
+
+/// Reads all of the source, decodes and encodes every key, and writes SST files into staging.
+///
+/// Every key is proved to come back from its encoded form, and every row of the source to be the one encoded form of
+/// its key; as many entries are in the files as were read.
+///
+/// # Errors
+/// `Corrupt` (the source is damaged, or a row in it is not what its encoding makes), `Unrepresentable` (the target
+/// cannot carry some keys: the message names up to ten, in the order of reading), `Unsupported` (the target needs a
+/// comparator of its own), `NoSpace`, `Io`. Files may lie in staging's output folder; the source is untouched.
+pub fn rewrite(job: &Rewrite<'_>) -> Result<Rewritten> {
+    rewrite_tuned(job, &Tuning::default())
+}
+
+pub(super) fn rewrite_tuned(job: &Rewrite<'_>, tuning: &Tuning) -> Result<Rewritten> {
+    if job.to.comparator() != Comparator::Bytewise {
+        let message = format!("{} can be converted from, not to", EncodingId::of(job.to));
+        return Err(Error::new(ErrorKind::Unsupported, "rewrite a database", message));
+    }
+    let folder = job.staging.join(OUTPUT);
+    crate::fs::remove_tree(job.vfs, &folder)?;
+    job.vfs.make_dir(&folder)?;
+    // Figures for the progress alone: if a file cannot be read, reading it will say so.
+    let logical_bytes = job.source.table_figures().map_or(0, |figures| figures.logical_bytes());
+    let memory = job.source.stats().map_or(0, |stats| stats.memtable_bytes);
+    let passes = if sorts_on_disk(job.from, job.to) { 2 } else { 1 };
+    job.progress.begin(Phase::Rewrite, (logical_bytes + memory).saturating_mul(passes));
+    let threads = job.threads.max(1);
+    let wanted = file_bytes(job.source)? / (3 * threads as u64);
+    let plan = Plan::new(job.source, job.from, wanted.clamp(tuning.task_bytes.0, tuning.task_bytes.1))?;
+    let orders = (plan.order, Order::of(job.to));
+    let work = Work {
+        job: *job,
+        tuning: *tuning,
+        threads: threads.min(plan.len()),
+        swap: Swap::between(orders.0, orders.1),
+        by_level: orders.1 == Order::Levels,
+        options: SstOptions::new(job.settings),
+        folder,
+        plan,
+        unsorted: AtomicBool::new(sorts_on_disk(job.from, job.to)),
+        entries: AtomicU64::new(0),
+        late_entries: AtomicU64::new(0),
+        refused: Mutex::new(BTreeMap::new()),
+        refusing: AtomicBool::new(false),
+    };
+    let outputs = in_parallel(work.threads, work.plan.len(), |index, stop| work.task(index, stop))?;
+    work.report_refused()?;
+    let rewritten = work.join(outputs)?;
+    job.progress.end();
+    Ok(rewritten)
+}
+
+/// A rewrite under way.
+struct Work<'a> {
+    job: Rewrite<'a>,
+    tuning: Tuning,
+    threads: usize,
+    plan: Plan,
+    swap: Swap,
+    by_level: bool,
+    options: SstOptions,
+    folder: PathBuf,
+    /// Runs do not pay, or have shown that they do not.
+    unsorted: AtomicBool,
+    entries: AtomicU64,
+    late_entries: AtomicU64,
+    /// By task: the first keys that the target cannot carry.
+    refused: Mutex<BTreeMap<usize, Vec<String>>>,
+    /// There are some: nothing needs to be written any more.
+    refusing: AtomicBool,
+}
+
+/// What became of a task.
+#[derive(Default)]
+struct TaskOutput {
+    written: Written,
+    content: Content,
+    bytes_read: u64,
+}
+
+impl Work<'_> {
+    fn worker_bytes(&self) -> usize {
+        usize::try_from(self.job.memory_bytes).unwrap_or(usize::MAX) / self.threads
+    }
+
+    fn maker(&self, prefix: String) -> FileMaker<'_> {
+        FileMaker {
+            vfs: self.job.vfs,
+            options: &self.options,
+            encoding: self.job.to,
+            folder: self.folder.clone(),
+            prefix,
+            file_bytes: self.tuning.file_bytes,
+            made: 0,
+        }
+    }
+
+    fn runs(&self, task: Task<'_>) -> Runs<'_> {
+        let prefix = format!("{:06}", task.index);
+        let limits = Limits {
+            buffer_bytes: (self.worker_bytes() / 2).max(4 << 10),
+            files: (self.worker_bytes() / OPEN_FILE_BYTES).clamp(4, 64),
+            small_bytes: self.tuning.small_bytes,
+        };
+        let sorter = Sorter::new(self.job.vfs, &self.folder, &prefix);
+        Runs::new(self.maker(prefix), sorter, self.by_level, limits)
+    }
+
+    /// Reads a task to its end and writes all of it.
+    fn task(&self, index: usize, stop: &Stop) -> Result<TaskOutput> {
+        let task = self.plan.task(index);
+        let mut output = TaskOutput::default();
+        if self.refused_up_to(index) >= NAMED_KEYS {
+            return Ok(output);
+        }
+        let Rewrite { source, from, to, .. } = self.job;
+        let mut reader = Reader::new(source, from, &self.plan, task, self.worker_bytes() / 4)?;
+        let mut borders = Borders::new(self, task)?;
+        let mut runs = self.runs(task);
+        let (mut decoder, mut encoder) = (Decoder::new(from), Encoder::new(to));
+        let mut pace = Pace::default();
+        while let Some((encoded, value)) = reader.next()? {
+            let key = decoder.decode(encoded)?;
+            output.content.add(key, value);
+            output.bytes_read += (encoded.len() + value.len()) as u64;
+            match encoder.encode(key)? {
+                Some(_) if self.refusing.load(Ordering::Relaxed) => {}
+                Some(target) if self.unsorted.load(Ordering::Relaxed) => runs.add_unsorted(target, value),
+                Some(target) => runs.add(target, value),
+                None if self.refuse(index, key) => return Ok(output),
+                None => {}
+            }
+            while runs.is_full() {
+                let late_before = runs.late_entries();
+                runs.relieve(borders.at(key)?)?;
+                self.count_late(runs.late_entries() - late_before);
+            }
+            if pace.is_due(&output) {
+                stop.check()?;
+                pace.tell(self, &output);
+            }
+        }
+        pace.tell(self, &output);
+        if self.refusing.load(Ordering::Relaxed) {
+            return Ok(output);
+        }
+        output.written = runs.finish(borders.at_end(task)?, self.plan.len() == 1)?;
+        trap!(self.job.vfs, RewriteTaskDone);
+        Ok(output)
+    }
+}
+
+impl Work<'_> {
+    /// Notes a key that the target cannot carry; true once enough of them are known.
+    fn refuse(&self, task: usize, key: &[u8]) -> bool {
+        self.refusing.store(true, Ordering::Relaxed);
+        self.refused.lock().entry(task).or_default().push(show_key(key));
+        self.refused_up_to(task + 1) >= NAMED_KEYS
+    }
+
+    /// How many such keys are known of the tasks before `end`: later ones come later in the order of reading.
+    fn refused_up_to(&self, end: usize) -> usize {
+        self.refused.lock().range(..end).map(|(_, keys)| keys.len()).sum()
+    }
+
+    fn report_refused(&self) -> Result<()> {
+        let refused = self.refused.lock();
+        let keys: Vec<&str> = refused.values().flatten().map(String::as_str).take(NAMED_KEYS).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let what = if keys.len() < NAMED_KEYS { "these keys" } else { "these keys, and maybe more" };
+        let message = format!("{} cannot carry {what}: {}", EncodingId::of(self.job.to), keys.join(", "));
+        Err(Error::new(ErrorKind::Unrepresentable, "rewrite a database", message).at(self.job.source.path()))
+    }
+
+    /// Gives runs up when they do not pay.
+    fn count_late(&self, entries: u64) {
+        if entries == 0 {
+            return;
+        }
+        self.job.progress.advance_overflow(entries);
+        let late = self.late_entries.fetch_add(entries, Ordering::Relaxed) + entries;
+        let all = self.entries.load(Ordering::Relaxed);
+        let too_many = all >= self.tuning.sample_entries && late.saturating_mul(ENTRIES_PER_LATE) > all;
+        if too_many && !self.unsorted.swap(true, Ordering::Relaxed) {
+            tracing::warn!(late, entries = all, "the orders do not go together, so the rest is sorted on disk");
+        }
+    }
+
+    /// Merges what no run took around the files of the runs.
+    fn join(&self, outputs: Vec<TaskOutput>) -> Result<Rewritten> {
+        let (mut files, mut spills, mut memory) = (Vec::new(), Vec::new(), super::buffer::SortBuffer::default());
+        let (mut content, mut bytes_read) = (Content::default(), 0);
+        for output in outputs {
+            content.merge(output.content);
+            bytes_read += output.bytes_read;
+            files.extend(output.written.files);
+            spills.extend(output.written.spills);
+            if !output.written.memory.is_empty() {
+                // Only a task that is alone keeps anything in memory.
+                memory = output.written.memory;
+            }
+        }
+        let (standing, mut overflow) = separate(files);
+        let mut placer = Placer::new(self.maker("merged".into()), &standing);
+        let spills_at_once = usize::try_from(self.job.memory_bytes).unwrap_or(usize::MAX) / 2 / BLOCK_BYTES;
+        let merge = Merge { vfs: self.job.vfs, folder: &self.folder, encoding: self.job.to, spills_at_once };
+        let spilled = !spills.is_empty();
+        let mut merged_bytes = 0;
+        merge.run(spills, memory, |key, value| {
+            merged_bytes += (key.len() + value.len()) as u64;
+            if spilled && merged_bytes >= PACE_BYTES {
+                self.job.progress.advance(std::mem::take(&mut merged_bytes), 0);
+            }
+            placer.put(key, value)
+        })?;
+        let (between, late) = placer.finish()?;
+        overflow.extend(late);
+        let mut disjoint = standing;
+        disjoint.extend(between);
+        disjoint.sort_by(|left, right| left.smallest.cmp(&right.smallest));
+        let rewritten = Rewritten {
+            entries: content.entries,
+            digest: content.digest,
+            overflow_entries: overflow.iter().map(|file| file.entries).sum(),
+            bytes_read,
+            bytes_written: disjoint.iter().chain(&overflow).map(|file| file.bytes).sum(),
+            disjoint,
+            overflow,
+        };
+        self.check_counts(&rewritten)?;
+        Ok(rewritten)
+    }
+
+    fn check_counts(&self, rewritten: &Rewritten) -> Result<()> {
+        let written: u64 = rewritten.disjoint.iter().chain(&rewritten.overflow).map(|file| file.entries).sum();
+        if written == rewritten.entries {
+            return Ok(());
+        }
+        let message = format!("{} entries were read and {written} written; the source is untouched", rewritten.entries);
+        Err(Error::new(ErrorKind::Corrupt, "rewrite a database", message).at(&self.folder))
+    }
+}
+
+/// Where files of a task must end.
+struct Borders<'w> {
+    swap: Swap,
+    order: Order,
+    probe: Probe<'w>,
+    /// Towards what the tasks before this one write.
+    of_start: Vec<Vec<u8>>,
+    all: Vec<Vec<u8>>,
+}
+
+impl<'w> Borders<'w> {
+    fn new(work: &'w Work<'_>, task: Task<'_>) -> Result<Self> {
+        let probe = Probe::new(work.job.source, &work.plan)?;
+        let order = work.plan.order;
+        let mut borders = Borders { swap: work.swap, order, probe, of_start: Vec::new(), all: Vec::new() };
+        if let Some(start) = task.start {
+            borders.of_start = borders.of(&cut_as_key(order, start))?;
+        }
+        Ok(borders)
+    }
+
+    fn of(&mut self, point: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.swap.borders(point, |directory| self.probe.holds(directory))
+    }
+
+    /// When everything up to `key` has been read.
+    fn at(&mut self, key: &[u8]) -> Result<&[Vec<u8>]> {
+        self.all = self.of(key)?;
+        self.all.extend_from_slice(&self.of_start);
+        self.all.sort_unstable();
+        Ok(&self.all)
+    }
+
+    /// When all of the task has been read: the later tasks are still to come.
+    fn at_end(&mut self, task: Task<'_>) -> Result<&[Vec<u8>]> {
+        match task.end {
+            Some(end) => self.at(&cut_as_key(self.order, end)),
+            None => Ok(&self.of_start),
+        }
+    }
+}
+
+/// Tells progress now and then, not for each entry.
+#[derive(Default)]
+struct Pace {
+    bytes: u64,
+    entries: u64,
+}
+
+impl Pace {
+    #[inline]
+    fn is_due(&self, output: &TaskOutput) -> bool {
+        output.bytes_read - self.bytes >= PACE_BYTES
+    }
+
+    fn tell(&mut self, work: &Work<'_>, output: &TaskOutput) {
+        let entries = output.content.entries - self.entries;
+        work.entries.fetch_add(entries, Ordering::Relaxed);
+        work.job.progress.advance(output.bytes_read - self.bytes, entries);
+        *self = Pace { bytes: output.bytes_read, entries: output.content.entries };
+    }
+}

@@ -1,0 +1,116 @@
+//! Reading all of a database and summing it up, in parallel.
+
+use super::codec::Decoder;
+use super::digest::Content;
+use super::parallel::{Stop, in_parallel};
+use super::progress::{Phase, Reporter};
+use super::source::Line;
+use super::tasks::{cuts, file_bytes, pieces};
+use crate::encoding::KeyEncoding;
+use crate::error::Result;
+use crate::layout::INTERNAL_USER;
+use crate::rocks::{Database, Family};
+
+/// Where a scan cuts the key space into tiles. The result is the same; but a second scan that is to catch an error of
+/// the first one should not repeat its cuts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Cuts {
+    /// Where SST files begin.
+    #[default]
+    AtFiles,
+    /// Within SST files, and into more tiles.
+    WithinFiles,
+    /// Into tiles of about so many bytes of SST files.
+    Every(u64),
+}
+
+/// A tile is at most so large, in bytes of SST files.
+const TILE_BYTES: u64 = 128 << 20;
+/// A database smaller than this is one tile.
+const TILE_BYTES_MIN: u64 = 4 << 20;
+/// Progress is told, and the end of another thread noticed, after about so many bytes.
+const PACE_BYTES: u64 = 256 << 10;
+
+/// Counts and digests all of the caller's entries; every key must decode, strictly.
+///
+/// # Errors
+/// `Corrupt` (the database is damaged, or a key in it is not what the encoding makes), `Io`. Never a part of the
+/// content: each tile has been read to its end.
+pub fn scan(database: &Database, encoding: &dyn KeyEncoding, threads: usize, progress: &Reporter) -> Result<Content> {
+    scan_with(database, encoding, threads, Cuts::default(), progress)
+}
+
+/// As [`scan`], with a choice of where to cut.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_with(
+    database: &Database,
+    encoding: &dyn KeyEncoding,
+    threads: usize,
+    cut: Cuts,
+    progress: &Reporter,
+) -> Result<Content> {
+    let logical_bytes = database.table_figures().map_or(0, |figures| figures.logical_bytes());
+    progress.begin(Phase::Verify, logical_bytes);
+    let threads = threads.max(1);
+    let even = (file_bytes(database)? / (4 * threads as u64)).clamp(TILE_BYTES_MIN, TILE_BYTES);
+    let (piece_bytes, tile_bytes) = match cut {
+        Cuts::AtFiles => (TILE_BYTES, even),
+        // Pieces that are no divisor of a file begin elsewhere than files do.
+        Cuts::WithinFiles => (even / 3 + 1, even * 2 / 3),
+        Cuts::Every(bytes) => (bytes, bytes),
+    };
+    let pieces = pieces(database, encoding.comparator(), piece_bytes)?;
+    let cuts = cuts(pieces, encoding.comparator(), tile_bytes);
+    let contents = in_parallel(threads, cuts.len() + 1, |tile, stop| {
+        let start = tile.checked_sub(1).map_or(&[][..], |before| cuts[before].as_slice());
+        let end = cuts.get(tile).cloned();
+        scan_tile(
+            Line::new(database, encoding.comparator(), start, end, Line::READAHEAD_BYTES)?,
+            encoding,
+            stop,
+            progress,
+        )
+    })?;
+    let mut all = Content::default();
+    contents.into_iter().for_each(|content| all.merge(content));
+    progress.end();
+    Ok(all)
+}
+
+fn scan_tile(mut line: Line<'_>, encoding: &dyn KeyEncoding, stop: &Stop, progress: &Reporter) -> Result<Content> {
+    let mut content = Content::default();
+    let mut decoder = Decoder::new(encoding);
+    let (mut bytes, mut told) = (0, 0);
+    while let Some((encoded, value)) = line.next()? {
+        content.add(decoder.decode(encoded)?, value);
+        bytes += (encoded.len() + value.len()) as u64;
+        if bytes >= PACE_BYTES {
+            stop.check()?;
+            progress.advance(bytes, content.entries - told);
+            (bytes, told) = (0, content.entries);
+        }
+    }
+    progress.advance(bytes, content.entries - told);
+    Ok(content)
+}
+
+/// Counts and digests the caller's half of the internal records, with their names as they are stored. A database
+/// without the internal family has none.
+///
+/// # Errors
+/// `Corrupt`, `Io`.
+pub fn scan_internal_user(database: &Database) -> Result<Content> {
+    let mut content = Content::default();
+    if !database.has_internal() {
+        return Ok(content);
+    }
+    let mut cursor = database.cursor(Family::Internal, false)?;
+    cursor.seek(INTERNAL_USER)?;
+    while let Some((key, value)) = cursor.entry().filter(|(key, _)| key.starts_with(INTERNAL_USER)) {
+        content.add(key, value);
+        cursor.next()?;
+    }
+    Ok(content)
+}
