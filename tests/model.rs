@@ -96,7 +96,8 @@ impl Run {
             Step::DeleteRange(from, to) => {
                 self.engine().delete_range((Bound::Included(from), Bound::Excluded(to))).unwrap();
                 let (from, to) = (self.encoded(from), self.encoded(to));
-                let gone: Vec<_> = self.model.keys().filter(|key| (&from..&to).contains(&&self.encoded(key))).cloned().collect();
+                let gone: Vec<_> =
+                    self.model.keys().filter(|key| (&from..&to).contains(&&self.encoded(key))).cloned().collect();
                 gone.iter().for_each(|key| drop(self.model.remove(key)));
             }
             Step::Batch(operations) => {
@@ -126,7 +127,8 @@ impl Run {
             return;
         }
         drop(self.engine.take());
-        let converted = Engine::open(&self.path, options().encoding(named(hierarchical)).keep_backup(Keep::Yes)).unwrap();
+        let converted =
+            Engine::open(&self.path, options().encoding(named(hierarchical)).keep_backup(Keep::Yes)).unwrap();
         assert_eq!(content(&converted), self.model);
         converted.put(b"lost by the rollback", b"1").unwrap();
         drop(converted);

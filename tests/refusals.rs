@@ -50,9 +50,12 @@ fn bad_markers() {
     let sandbox = natural();
     let file = sandbox.path.join("KEY_ENCODING");
     let good = std::fs::read(&file).unwrap();
-    for (bytes, words) in
-        [(&b""[..], "empty"), (&good[..good.len() / 2], "torn"), (b"natural\n", "torn"), (&[good.as_slice(), b"\n"].concat(), "torn")]
-    {
+    for (bytes, words) in [
+        (&b""[..], "empty"),
+        (&good[..good.len() / 2], "torn"),
+        (b"natural\n", "torn"),
+        (&[good.as_slice(), b"\n"].concat(), "torn"),
+    ] {
         std::fs::write(&file, bytes).unwrap();
         refused(&sandbox, ErrorKind::Refused, words);
         refused(&sandbox, ErrorKind::Refused, "the data is intact");
@@ -138,7 +141,12 @@ fn keys_that_the_wanted_encoding_cannot_carry() {
     let sandbox = natural();
     let engine = Engine::open(&sandbox.path, options()).unwrap();
     for number in 0..15 {
-        engine.put(format!("bad{number:02}").into_bytes().iter().chain(&[0xff]).copied().collect::<Vec<_>>().as_slice(), b"x").unwrap();
+        engine
+            .put(
+                format!("bad{number:02}").into_bytes().iter().chain(&[0xff]).copied().collect::<Vec<_>>().as_slice(),
+                b"x",
+            )
+            .unwrap();
     }
     engine.close().unwrap();
     let before = bytes_below(sandbox.directory.path());
@@ -158,7 +166,12 @@ fn an_iterator_that_fails_half_way_ends_the_conversion() {
     let many: common::Content = (0..4000).map(|n| (format!("/key/{n}").into_bytes(), vec![n as u8; 400])).collect();
     make(&sandbox.path, Arc::new(Natural), &many);
     Engine::open(&sandbox.path, options()).unwrap().flush().unwrap();
-    let sst = std::fs::read_dir(&sandbox.path).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|end| end == "sst")).max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let sst = std::fs::read_dir(&sandbox.path)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "sst"))
+        .max_by_key(|path| path.metadata().unwrap().len())
+        .unwrap();
     let mut bytes = std::fs::read(&sst).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

@@ -161,7 +161,13 @@ pub fn plan(place: &mut Place, job: &Conversion<'_>) -> Result<Plan> {
     preflight::require_no_kept(&*vfs, &place.layout, job.keep)?;
     let source = Database::open_read_only(&*vfs, &place.layout.live, &source_settings(job))?;
     preflight::require_convertible(&*vfs, &place.layout, &source, job.from.comparator())?;
-    let room = preflight::room(&*vfs, &place.layout, &source, job.settings.compression, rewrite::sorts_on_disk(&*job.from, &*job.to))?;
+    let room = preflight::room(
+        &*vfs,
+        &place.layout,
+        &source,
+        job.settings.compression,
+        rewrite::sorts_on_disk(&*job.from, &*job.to),
+    )?;
     Ok(Plan {
         from: EncodingId::of(&*job.from).to_string(),
         to: EncodingId::of(&*job.to).to_string(),
@@ -189,7 +195,13 @@ fn prepare(place: &mut Place, job: &Conversion<'_>) -> Result<Prepared> {
         place::check_identity(&source, marker)?;
     }
     preflight::require_convertible(&*vfs, &place.layout, &source, job.from.comparator())?;
-    let room = preflight::room(&*vfs, &place.layout, &source, job.settings.compression, rewrite::sorts_on_disk(&*job.from, &*job.to))?;
+    let room = preflight::room(
+        &*vfs,
+        &place.layout,
+        &source,
+        job.settings.compression,
+        rewrite::sorts_on_disk(&*job.from, &*job.to),
+    )?;
     let reservation = preflight::reserve(&*vfs, &place.layout, room)?;
     replaced.last_sequence = source.last_sequence();
     journal.source = Some(replaced);
@@ -344,7 +356,8 @@ fn verify_staging(job: &Conversion<'_>, source: &Database, staging: &Database, w
         let message = format!("{what}: found {found}, expected {wanted}; the old database is untouched");
         Err(Error::new(ErrorKind::Corrupt, step, message).at(staging.path()))
     };
-    let counted: u64 = staging.live_files()?.iter().filter(|file| file.family == "default").map(|file| file.entries).sum();
+    let counted: u64 =
+        staging.live_files()?.iter().filter(|file| file.family == "default").map(|file| file.entries).sum();
     if counted != wanted.entries {
         return differs("entries in its files", counted.to_string(), wanted.entries.to_string());
     }

@@ -127,7 +127,10 @@ mod tests {
         ingest(&vfs, &database, &rewritten).unwrap();
         assert!(!staging.join(OUTPUT).exists());
         let files = database.live_files().unwrap();
-        assert!(files.iter().filter(|file| file.family == DATA_FAMILY).all(|file| file.level == 6), "all at the bottom");
+        assert!(
+            files.iter().filter(|file| file.family == DATA_FAMILY).all(|file| file.level == 6),
+            "all at the bottom"
+        );
         let mut expected: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         let mut content = Content::default();
         for (key, value) in model {
@@ -193,7 +196,11 @@ mod tests {
             ),
             (
                 "unpadded siblings, large",
-                model([1, 10, 100, 101, 11, 2].iter().flat_map(|user| (0..1200).map(move |at| format!("/u/{user}/{at:05}")))),
+                model(
+                    [1, 10, 100, 101, 11, 2]
+                        .iter()
+                        .flat_map(|user| (0..1200).map(move |at| format!("/u/{user}/{at:05}"))),
+                ),
             ),
             ("one-key directories", model((0..4000).map(|at| format!("/x/{at}/k")))),
             ("hundreds of levels", model((0..3000).map(|at| format!("{}k{at}", "a/".repeat(at % 400))))),
@@ -211,18 +218,67 @@ mod tests {
                 let began = std::time::Instant::now();
                 let natural = database(&directory.path().join("n"), &Natural, &model);
                 let made = began.elapsed();
-                let (there, hierarchical) = convert(&natural, (&Natural, &Hierarchical), &directory.path().join("h"), (memory, threads, tuning), &model);
+                let (there, hierarchical) = convert(
+                    &natural,
+                    (&Natural, &Hierarchical),
+                    &directory.path().join("h"),
+                    (memory, threads, tuning),
+                    &model,
+                );
                 let t1 = began.elapsed();
-                let (back, _) = convert(&hierarchical, (&Hierarchical, &Natural), &directory.path().join("b"), (memory, threads, tuning), &model);
+                let (back, _) = convert(
+                    &hierarchical,
+                    (&Hierarchical, &Natural),
+                    &directory.path().join("b"),
+                    (memory, threads, tuning),
+                    &model,
+                );
                 let t2 = began.elapsed();
                 let spans = database(&directory.path().join("s"), &SlashSpans, &model);
-                let (from_spans, _) = convert(&spans, (&SlashSpans, &Hierarchical), &directory.path().join("sh"), (memory, threads, tuning), &model);
-                let (rev, _) = convert(&natural, (&Natural, &Reversed), &directory.path().join("r"), (memory, threads, tuning), &model);
-                let (hint, hinted) = convert(&natural, (&Natural, &WrongHint), &directory.path().join("w"), (memory, threads, tuning), &model);
-                let (unhint, _) = convert(&hinted, (&WrongHint, &Natural), &directory.path().join("w2"), (memory, threads, tuning), &model);
-                println!("{name} ({} keys): made {made:?} {:?} {:?} all {:?}", model.len(), t1 - made, t2 - t1, began.elapsed());
+                let (from_spans, _) = convert(
+                    &spans,
+                    (&SlashSpans, &Hierarchical),
+                    &directory.path().join("sh"),
+                    (memory, threads, tuning),
+                    &model,
+                );
+                let (rev, _) = convert(
+                    &natural,
+                    (&Natural, &Reversed),
+                    &directory.path().join("r"),
+                    (memory, threads, tuning),
+                    &model,
+                );
+                let (hint, hinted) = convert(
+                    &natural,
+                    (&Natural, &WrongHint),
+                    &directory.path().join("w"),
+                    (memory, threads, tuning),
+                    &model,
+                );
+                let (unhint, _) = convert(
+                    &hinted,
+                    (&WrongHint, &Natural),
+                    &directory.path().join("w2"),
+                    (memory, threads, tuning),
+                    &model,
+                );
+                println!(
+                    "{name} ({} keys): made {made:?} {:?} {:?} all {:?}",
+                    model.len(),
+                    t1 - made,
+                    t2 - t1,
+                    began.elapsed()
+                );
                 for r in [there, back, from_spans, rev, hint, unhint] {
-                    println!("   disjoint {} overflow {} late {} of {} bytes {}", r.disjoint.len(), r.overflow.len(), r.overflow_entries, r.entries, r.bytes_written);
+                    println!(
+                        "   disjoint {} overflow {} late {} of {} bytes {}",
+                        r.disjoint.len(),
+                        r.overflow.len(),
+                        r.overflow_entries,
+                        r.entries,
+                        r.bytes_written
+                    );
                 }
             }
         }

@@ -120,9 +120,12 @@ pub fn require_convertible(vfs: &dyn Vfs, layout: &Layout, source: &Database, co
     let properties = source.property("rocksdb.aggregated-table-properties")?.unwrap_or_default();
     let merges = number(&properties, "# merge operands");
     if merges > 0 {
-        return Err(unsupported(format!("it holds {merges} merge operands, which only their own operator understands")));
+        return Err(unsupported(format!(
+            "it holds {merges} merge operands, which only their own operator understands"
+        )));
     }
-    let blobs = source.property("rocksdb.num-blob-files")?.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
+    let blobs =
+        source.property("rocksdb.num-blob-files")?.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
     if blobs > 0 {
         return Err(unsupported(format!("it keeps values in {blobs} blob files")));
     }
@@ -136,7 +139,8 @@ pub fn require_convertible(vfs: &dyn Vfs, layout: &Layout, source: &Database, co
 
 /// The `wal_dir` of the newest OPTIONS file, the only place where RocksDB records it.
 fn wal_directory(vfs: &dyn Vfs, live: &Path) -> Result<Option<String>> {
-    let newest = vfs.list(live)?.into_iter().filter(|name| name.starts_with("OPTIONS-") && !name.ends_with("dbtmp")).max();
+    let newest =
+        vfs.list(live)?.into_iter().filter(|name| name.starts_with("OPTIONS-") && !name.ends_with("dbtmp")).max();
     let Some(name) = newest else { return Ok(None) };
     let text = vfs.read(&live.join(name), 1 << 20)?;
     let text = String::from_utf8_lossy(&text);

@@ -252,9 +252,11 @@ pub fn adopt(path: impl AsRef<Path>, encoding: &Arc<dyn KeyEncoding>, options: &
     let identity = place::read_identity(&database)?;
     if let Some(identity) = identity.as_ref().filter(|identity| identity.encoding != id) {
         let message = format!("the identity inside it says that its keys are in {}", identity.encoding);
-        return Err(Error::new(ErrorKind::Conflict, "adopt the database", message)
-            .at(live)
-            .next(format!("morphkv adopt {} --encoding {}", live.display(), identity.encoding.name)));
+        return Err(Error::new(ErrorKind::Conflict, "adopt the database", message).at(live).next(format!(
+            "morphkv adopt {} --encoding {}",
+            live.display(),
+            identity.encoding.name
+        )));
     }
     conversion::scan(&database, &**encoding, options.parallelism, &options.reporter())?;
     drop(database);
@@ -283,7 +285,8 @@ pub fn adopt(path: impl AsRef<Path>, encoding: &Arc<dyn KeyEncoding>, options: &
 fn require_adoptable(place: &Place, encoding: &Arc<dyn KeyEncoding>) -> Result<()> {
     let (step, live) = ("adopt the database", &place.layout.live);
     if encoding.comparator() != Comparator::Bytewise {
-        let message = "a legacy slash-spans database needs no marker: it is known by its comparator and can be converted";
+        let message =
+            "a legacy slash-spans database needs no marker: it is known by its comparator and can be converted";
         return Err(Error::new(ErrorKind::InvalidArgument, step, message).at(live));
     }
     let sight = place::observe(&*place.vfs, &place.layout)?;

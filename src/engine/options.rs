@@ -1,10 +1,10 @@
 //! How a database is opened: a builder.
 
 use super::Hooks;
+use crate::conversion::Callback;
 use crate::encoding::{EncodingId, Encodings, KeyEncoding};
 use crate::error::Result;
 use crate::fs::{RealVfs, Vfs};
-use crate::conversion::Callback;
 use crate::place::journal::{Keep, Verify};
 use crate::rocks::{Compression, Durability, Settings, SharedMemory};
 use std::fmt;

@@ -120,15 +120,24 @@ fn content_is_digested_and_verified() {
 #[test]
 fn damage_is_found_and_is_a_no() {
     let place = Place::with_keys("natural", &["/a", "/a/b", "c"]);
-    let file = names(&place.database).into_iter().find(|name| name.ends_with(".sst")).unwrap();
-    let path = place.database.join(file);
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[10] ^= 1;
-    std::fs::write(&path, bytes).unwrap();
-    let answer = place.run("verify", &["--json"]).expect(1).object();
-    assert_eq!(answer["ok"], false);
-    assert!(!answer["findings"].as_array().unwrap().is_empty());
-    assert!(place.run("verify", &[]).expect(1).text().contains("NOT whole"));
+    let files: Vec<String> = names(&place.database).into_iter().filter(|name| name.ends_with(".sst")).collect();
+    assert!(files.len() >= 2, "one for the data, one for the identity: {files:?}");
+    for file in files {
+        let path = place.database.join(file);
+        let whole = std::fs::read(&path).unwrap();
+        let mut damaged = whole.clone();
+        damaged[10] ^= 1;
+        std::fs::write(&path, damaged).unwrap();
+        let answer = place.run("verify", &["--json"]).expect(1).object();
+        assert_eq!(answer["ok"], false);
+        assert!(answer["findings"][0].as_str().unwrap().contains("checksum"), "{answer}");
+        assert!(place.run("verify", &[]).expect(1).text().contains("NOT whole"));
+        let read = place.run("dump", &["--json"]);
+        assert_eq!(read.code, 2, "{read:?}");
+        assert!(read.stderr.contains("\"kind\":\"Corrupt\"") && read.stderr.contains("morphkv verify"), "{read:?}");
+        std::fs::write(&path, whole).unwrap();
+    }
+    place.run("verify", &[]).expect(0);
 }
 
 #[test]
@@ -151,7 +160,10 @@ fn help_names_every_command_and_the_exit_codes() {
         assert!(help.contains(&format!("\n  {command} ")), "{command} in {help}");
         let own = run(&[command, "--help"]).expect(0).text();
         assert!(own.contains("Usage: morphkv") && own.contains("--json"), "{own}");
-        assert!(own.lines().next().is_some_and(|about| about.len() > 10), "{command} does not say what it is for: {own}");
+        assert!(
+            own.lines().next().is_some_and(|about| about.len() > 10),
+            "{command} does not say what it is for: {own}"
+        );
     }
     assert!(help.contains("Exit codes: 0 yes"), "{help}");
     assert!(run(&["--version"]).expect(0).text().starts_with("morphkv "));
@@ -176,7 +188,8 @@ fn completions_and_manual_pages_are_written() {
 #[test]
 fn a_reader_that_leaves_early_is_no_error() {
     let place = Place::new();
-    let lines: String = (0..20_000).map(|number| format!("{{\"key\":\"{number}\",\"value\":\"{number}\"}}\n")).collect();
+    let lines: String =
+        (0..20_000).map(|number| format!("{{\"key\":\"{number}\",\"value\":\"{number}\"}}\n")).collect();
     place.feed("load", &[], lines.as_bytes()).expect(0);
     for command in ["scan", "dump"] {
         let mut child = Command::new(BINARY)

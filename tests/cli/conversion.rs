@@ -19,11 +19,17 @@ fn a_conversion_reports_and_a_second_one_does_nothing() {
     let place = filled(600);
     let digest = place.json("digest", &[]);
     let planned = place.json("convert", &["--to", "hierarchical", "--dry-run"]);
-    assert_eq!((&planned["dry_run"], &planned["converts"], &planned["enough_room"]), (&true.into(), &true.into(), &true.into()));
-    assert!(planned["free_bytes"].as_u64() > planned["needed_bytes"].as_u64() && planned["needed_bytes"].as_u64() > Some(0));
+    assert_eq!(
+        (&planned["dry_run"], &planned["converts"], &planned["enough_room"]),
+        (&true.into(), &true.into(), &true.into())
+    );
+    assert!(
+        planned["free_bytes"].as_u64() > planned["needed_bytes"].as_u64() && planned["needed_bytes"].as_u64() > Some(0)
+    );
     assert_eq!(place.json("inspect", &[])["encoding"], "natural", "a dry run changes nothing");
 
-    let report = place.json("convert", &["--to", "hierarchical", "--threads", "2", "--memory", "16", "--verify", "counts"]);
+    let report =
+        place.json("convert", &["--to", "hierarchical", "--threads", "2", "--memory", "16", "--verify", "counts"]);
     assert_eq!((&report["converted"], &report["resumed"]), (&true.into(), &false.into()));
     assert_eq!((&report["from"], &report["to"]), (&"natural r1".into(), &"hierarchical r1".into()));
     assert_eq!((&report["entries"], &report["digest"]), (&digest["entries"], &digest["digest"]));

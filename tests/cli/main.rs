@@ -8,5 +8,7 @@ mod conversion;
 mod formats;
 mod harness;
 mod ldb;
+#[cfg(feature = "traps")]
+mod legacy;
 mod refusals;
 mod scans;

@@ -57,10 +57,8 @@ pub fn make(path: &Path, encoding: Arc<dyn KeyEncoding>, content: &Content) {
 
 /// All of the engine's content, read forwards and backwards, which must agree.
 pub fn content(engine: &Engine) -> Content {
-    let forwards: Vec<(Vec<u8>, Vec<u8>)> =
-        engine.range(..).unwrap().map(|entry| entry.unwrap()).collect();
-    let mut backwards: Vec<(Vec<u8>, Vec<u8>)> =
-        engine.range(..).unwrap().rev().map(|entry| entry.unwrap()).collect();
+    let forwards: Vec<(Vec<u8>, Vec<u8>)> = engine.range(..).unwrap().map(|entry| entry.unwrap()).collect();
+    let mut backwards: Vec<(Vec<u8>, Vec<u8>)> = engine.range(..).unwrap().rev().map(|entry| entry.unwrap()).collect();
     backwards.reverse();
     assert_eq!(forwards, backwards);
     let map: Content = forwards.iter().cloned().collect();

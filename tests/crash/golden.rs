@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 fn shown(directory: &Path, path: &Path) -> String {
-    let name = path.strip_prefix(directory).map_or_else(|_| path.display().to_string(), |name| name.display().to_string());
+    let name =
+        path.strip_prefix(directory).map_or_else(|_| path.display().to_string(), |name| name.display().to_string());
     let name = if name.is_empty() { "(parent)".to_owned() } else { name };
     // File numbers and ids are RocksDB's business.
     let mut plain = String::new();

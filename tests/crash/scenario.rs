@@ -249,6 +249,9 @@ fn check_one(scenario: &Scenario, directory: &Path, encoding: Option<Arc<dyn Key
     engine.close().unwrap();
     let again = Engine::open(&path, options()).unwrap_or_else(|error| panic!("{what}, again: {error:?}"));
     assert_eq!(common::content(&again).len(), found.len() + 1, "{what}: a write after recovery is lost");
-    let clean: Vec<_> = common::bytes_below(directory).into_keys().filter(|name| name.contains(".converting") || name.contains(".trash")).collect();
+    let clean: Vec<_> = common::bytes_below(directory)
+        .into_keys()
+        .filter(|name| name.contains(".converting") || name.contains(".trash"))
+        .collect();
     assert!(clean.is_empty(), "{what}: left behind: {clean:?}");
 }

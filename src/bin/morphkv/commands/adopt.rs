@@ -3,7 +3,7 @@ use crate::args::{Database, EncodingName};
 use crate::output::{Answer, Output};
 use crate::progress::Meter;
 use clap::Args;
-use morphkv::{Options, Result, manage};
+use morphkv::{Error, ErrorKind, Options, Result, manage};
 
 /// Take over a plain RocksDB database
 ///
@@ -24,7 +24,7 @@ impl Adopt {
         let options = Options::new().progress(meter.callback());
         let adopted = manage::adopt(&self.database.path, &self.encoding.encoding(), &options);
         drop(meter);
-        let marker = adopted?;
+        let marker = adopted.map_err(|error| self.perhaps_natural(error))?;
         let identity = Identity {
             path: self.database.path.display().to_string(),
             encoding: marker.encoding.name,
@@ -32,5 +32,14 @@ impl Adopt {
             database_id: marker.database_id.to_string(),
         };
         identity.show(output, "adopted")
+    }
+
+    /// A key that cannot be decoded means more often a wrong encoding than damage.
+    fn perhaps_natural(&self, error: Error) -> Error {
+        let undecodable = error.kind() == ErrorKind::Corrupt && error.next_command().is_none();
+        if !undecodable || self.encoding == EncodingName::Natural {
+            return error;
+        }
+        error.next(format!("morphkv adopt {} --encoding natural", self.database.path.display()))
     }
 }

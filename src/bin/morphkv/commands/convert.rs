@@ -102,7 +102,7 @@ impl Convert {
             options = options.parallelism(usize::from(threads));
         }
         if let Some(mebibytes) = self.memory {
-            options = options.memory_bytes(u64::from(mebibytes) << 20);
+            options = options.memory_bytes((mebibytes as usize).saturating_mul(1 << 20));
         }
         options
     }

@@ -28,10 +28,8 @@ impl Identity {
     /// `Io`.
     pub fn show(&self, output: &Output, done: &str) -> Result<Answer> {
         let headline = format!("{done} {}", self.path);
-        let rows = [
-            ("encoding", format!("{} r{}", self.encoding, self.revision)),
-            ("database id", self.database_id.clone()),
-        ];
+        let rows =
+            [("encoding", format!("{} r{}", self.encoding, self.revision)), ("database id", self.database_id.clone())];
         output.result(self, &headline, &rows)?;
         Ok(Answer::Yes)
     }

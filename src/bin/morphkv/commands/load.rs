@@ -12,8 +12,8 @@ use std::time::Instant;
 /// Write entries from a file or from stdin
 ///
 /// One a line, as `dump` or RocksDB's `ldb dump --hex` writes them, in any order; of a key that comes twice the last counts.
-/// Without a database one is made. A line that cannot be understood ends it with its number: the entries before that are
-/// loaded, as the message says, and loading again does no harm.
+/// Without a database one is made. A line that cannot be understood ends it; the message gives its number and how many
+/// of the entries before it are loaded. Loading again does no harm.
 #[derive(Debug, Args)]
 pub struct Load {
     #[command(flatten)]

@@ -27,7 +27,11 @@ impl Man {
         let pages = count_pages(&self.directory).map_err(failed)?;
         let directory = self.directory.display().to_string();
         let rows = [("read", format!("man {directory}/morphkv.1"))];
-        output.result(&Pages { directory: directory.clone(), pages }, &format!("{pages} manual pages are in {directory}"), &rows)?;
+        output.result(
+            &Pages { directory: directory.clone(), pages },
+            &format!("{pages} manual pages are in {directory}"),
+            &rows,
+        )?;
         Ok(Answer::Yes)
     }
 }

@@ -28,20 +28,19 @@ impl Scan {
         let engine = Engine::open_read_only(&self.database.path, Options::new())?;
         let entries = selection.entries(&engine)?;
         let hex = self.format.hex;
-        let value_of = |value| if self.keys_only { None } else { Some(value) };
         if output.is_json() {
-            output.list("entries", |write| {
-                for entry in entries {
-                    let (key, value) = entry?;
-                    write(&Entry::new(&key, value_of(&value), hex))?;
-                }
-                Ok(())
-            })?;
+            let mut list = output.list("entries")?;
+            for entry in entries {
+                let (key, value) = entry?;
+                list.push(&Entry::new(&key, (!self.keys_only).then_some(&value[..]), hex))?;
+            }
+            list.finish()?;
         } else {
             let mut out = stdout();
             for entry in entries {
                 let (key, value) = entry?;
-                writeln!(out, "{}", entry::shown(&key, value_of(&value), hex)).map_err(failed_to_write)?;
+                writeln!(out, "{}", entry::shown(&key, (!self.keys_only).then_some(&value[..]), hex))
+                    .map_err(failed_to_write)?;
             }
             out.flush().map_err(failed_to_write)?;
         }

@@ -2,7 +2,8 @@ use crate::args::Database;
 use crate::output::{self, Answer, Output};
 use crate::progress::Meter;
 use clap::Args;
-use morphkv::{Options, Result, manage};
+use morphkv::manage::{self, Verification};
+use morphkv::{Error, ErrorKind, Options, Result};
 
 /// Read all of a database and check it
 ///
@@ -19,7 +20,7 @@ impl Verify {
         let meter = Meter::new(output);
         let verified = manage::verify(&self.database.path, &Options::new().progress(meter.callback()));
         drop(meter);
-        let verified = verified?;
+        let verified = verified.or_else(damaged_at_once)?;
         let path = self.database.path.display();
         let headline = if verified.ok { format!("{path} is whole") } else { format!("{path} is NOT whole") };
         let mut rows = vec![
@@ -35,4 +36,19 @@ impl Verify {
         output.result(&verified, &headline, &rows)?;
         Ok(verified.ok.into())
     }
+}
+
+/// Damage that keeps it from being opened is a finding like any other.
+fn damaged_at_once(error: Error) -> Result<Verification> {
+    if error.kind() != ErrorKind::Corrupt {
+        return Err(error);
+    }
+    Ok(Verification {
+        encoding: "not known".into(),
+        entries: 0,
+        digest: String::new(),
+        compared_with_seal: false,
+        ok: false,
+        findings: vec![error.to_string()],
+    })
 }

@@ -232,7 +232,7 @@ fn write_text(out: &mut impl Write, findings: &Findings) -> std::io::Result<()> 
         let killed = if crash.killed { "killed" } else { "it was through before the signal came" };
         let did = if crash.actions.is_empty() { "nothing needed".into() } else { crash.actions.join("; ") };
         writeln!(out, "  {moment}: {killed}")?;
-        writeln!(out, "    found      {}: the next open would {}", crash.state, crash.next_action)?;
+        writeln!(out, "    found      {}; the next open would: {}", crash.state, crash.next_action)?;
         writeln!(out, "    recovery   {did}; state: {}", crash.state_afterwards)?;
     }
     let lost_and_wrong = format!("{} lost, {} wrong", findings.lost, findings.wrong);
