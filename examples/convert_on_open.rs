@@ -39,7 +39,7 @@ fn fill(engine: &Engine) -> Result<(), Error> {
 
 fn count(engine: &Engine, from: &str, to: &str) -> Result<usize, Error> {
     let mut entries = 0;
-    for entry in engine.range(from.as_bytes().to_vec()..to.as_bytes().to_vec()) {
+    for entry in engine.range(from..to)? {
         entry?;
         entries += 1;
     }

@@ -11,7 +11,7 @@ fn main() -> Result<(), morphkv::Error> {
 
     // Another key encoding, named at open: the database is converted, atomically, and then opened.
     let engine = Engine::open(&path, Options::new().encoding(Hierarchical))?;
-    for entry in engine.range(b"/a/".to_vec()..b"/a//".to_vec()) {
+    for entry in engine.range("/a/".."/a//")? {
         let (key, value) = entry?; // The direct children of /a/, nothing from deeper down.
         println!("{} = {}", key.escape_ascii(), value.escape_ascii());
     }

@@ -21,7 +21,7 @@
 //! // Another encoding: the database is converted, atomically, before it is opened.
 //! let engine = Engine::open(&path, Options::new().encoding(Hierarchical))?;
 //! // Now the children of a path lie together.
-//! let children: Vec<_> = engine.keys(&b"/users/"[..]..&b"/users//"[..])?.collect::<Result<_, _>>()?;
+//! let children: Vec<_> = engine.keys("/users/".."/users//")?.collect::<Result<_, _>>()?;
 //! assert_eq!(children, [b"/users/ann".to_vec(), b"/users/bob".to_vec()]);
 //! let below = engine.lookup(b"/users/b", Comparison::Lower)?;
 //! assert_eq!(below.map(|(key, _)| key), Some(b"/users/ann".to_vec()));

@@ -1,9 +1,7 @@
 //! The engine against a `BTreeMap` that is ordered by encoded key: random operations, each answer compared.
 
 use morphkv::encoding::{Hierarchical, KeyEncoding, Natural};
-use morphkv::engine::{Batch, Comparison, Engine, EngineSnapshot, Options, Range};
-use morphkv::error::Result;
-use morphkv::rocks::Durability;
+use morphkv::{Batch, Comparison, Durability, Engine, EngineSnapshot, Options, Range, Result};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;

@@ -2,7 +2,9 @@
 
 #[cfg(test)]
 mod tests {
-    use crate::conversion::rewrite::{Tuning, rewrite_tuned};
+    use crate::conversion::ingest::ingest;
+    use crate::conversion::rewrite::{Rewrite, Rewritten, Tuning, rewrite_tuned};
+    use crate::conversion::verify::{Cuts, scan_with};
     use crate::conversion::*;
     use crate::encoding::{Comparator, Hierarchical, KeyEncoding, Natural, SlashSpans};
     use crate::error::{Error, ErrorKind, Result};
