@@ -24,6 +24,12 @@ fn sorted(mut lines: Vec<String>) -> Vec<String> {
     lines
 }
 
+/// What `scan` shows of keys with control characters cannot be typed.
+fn typed(shown: &str) -> String {
+    assert!(!shown.contains('\\'), "choose another one than {shown}");
+    shown.to_owned()
+}
+
 #[test]
 fn it_is_read_as_it_is_and_converted() {
     let content = common::sample(300);
@@ -43,6 +49,17 @@ fn it_is_read_as_it_is_and_converted() {
         let expected = sorted(natural.run("scan", &selection).expect(0).lines());
         assert!(!expected.is_empty());
         assert_eq!(sorted(place.run("scan", &selection).expect(0).lines()), expected, "{selection:?}");
+    }
+
+    let all = place.run("scan", &["--keys-only"]).expect(0).lines();
+    let [first, last] = [&all[50], &all[200]].map(|key| typed(key));
+    let within = place.run("scan", &["--keys-only", "--from", &first, "--to", &last]).expect(0).lines();
+    assert_eq!(within, all[50..200], "bounds in an order that is not that of bytes");
+    let back = ["--keys-only", "--reverse", "--from", &first, "--to", &last, "--limit", "2"];
+    assert_eq!(place.run("scan", &back).expect(0).lines(), [all[199].clone(), all[198].clone()]);
+    for (comparison, expected) in [("lower", 99), ("floor", 100), ("ceiling", 100), ("higher", 101)] {
+        let line = place.run("lookup", &[comparison, &typed(&all[100])]).expect(0).text();
+        assert_eq!(line.split('\t').next().unwrap(), all[expected], "{comparison}");
     }
 
     let error = place.run("put", &["k", "v", "--json"]).error();

@@ -5,6 +5,7 @@ mod commands;
 #[path = "../common/mod.rs"]
 mod common;
 mod conversion;
+mod demo;
 mod formats;
 mod harness;
 mod ldb;

@@ -48,7 +48,11 @@ fn a_second_opener() {
         ("dump", &[]),
         ("convert", &["--to", "hierarchical"]),
         ("recover", &[]),
+        ("rollback", &["-y"]),
+        ("drop-backup", &["-y"]),
         ("destroy", &["-y"]),
+        ("adopt", &["--encoding", "natural"]),
+        ("create", &["--encoding", "natural"]),
         ("load", &[]),
     ] {
         let text = refused(&place, command, arguments, "Locked", "morphkv inspect DB");

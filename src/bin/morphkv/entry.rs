@@ -38,10 +38,13 @@ impl<'a> Entry<'a> {
         Entry { key, key_hex, value, value_hex }
     }
 
-    fn into_bytes(self) -> Result<(Vec<u8>, Vec<u8>), String> {
+    fn into_bytes(self) -> Result<KeyAndValue, String> {
         Ok((half("key", self.key, self.key_hex)?, half("value", self.value, self.value_hex)?))
     }
 }
+
+/// The bytes of an entry.
+pub type KeyAndValue = (Vec<u8>, Vec<u8>);
 
 type Half<'a> = Option<Cow<'a, str>>;
 
@@ -88,7 +91,7 @@ pub fn write_line(out: &mut impl Write, format: Format, key: &[u8], value: &[u8]
 ///
 /// # Errors
 /// Says what is wrong with the line.
-pub fn parse_line(format: Format, line: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, String> {
+pub fn parse_line(format: Format, line: &[u8]) -> Result<Option<KeyAndValue>, String> {
     let line = line.trim_ascii();
     if line.is_empty() {
         return Ok(None);

@@ -1,7 +1,7 @@
 use crate::args::{Consent, Database};
 use crate::output::{Answer, Output, count};
 use clap::Args;
-use morphkv::{Options, Result, manage};
+use morphkv::{ErrorKind, Options, Result, manage};
 
 /// Put the old database back that a conversion kept
 ///
@@ -20,7 +20,10 @@ impl Rollback {
         let question = match manage::rollback_loss(path, &Options::new()) {
             Ok(lost) => format!("Rolling {} back loses {} writes.", path.display(), count(lost)),
             // A damaged database cannot tell, and is what a rollback is for.
-            Err(error) => format!("Rolling {} back loses all that was written since ({error}).", path.display()),
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Refused) => {
+                format!("Rolling {} back loses all that was written since ({error}).", path.display())
+            }
+            Err(error) => return Err(error),
         };
         if !self.consent.given(output, &question, &format!("morphkv rollback {} -y", path.display()))? {
             return Ok(Answer::No);

@@ -4,10 +4,13 @@
 //! range of children may hold more than children where a path has empty names (`/a//`).
 
 use clap::Args;
+use morphkv::encoding::Comparator;
 use morphkv::{Engine, Result};
 use std::ops::Bound;
 
 const SEPARATOR: u8 = b'/';
+/// The encoding of databases from before the marker.
+const LEGACY: &str = "slash-spans";
 /// Not in any key of the encoding `hierarchical`.
 const NOT_HIERARCHICAL: u8 = 0xFF;
 
@@ -68,17 +71,23 @@ impl Selection {
                 if self.reverse { Box::new(range.rev()) } else { Box::new(range) }
             }
         };
-        let chosen = entries.filter(|entry| entry.as_ref().map_or(true, |(key, _)| self.holds(key)));
+        let is_legacy = encoding == LEGACY;
+        let holds = move |key: &[u8]| self.holds(key) && (!is_legacy || self.is_within_legacy_bounds(key));
+        let chosen = entries.filter(move |entry| entry.as_ref().map_or(true, |(key, _)| holds(key)));
         Ok(Box::new(chosen.take(self.limit.unwrap_or(usize::MAX))))
     }
 
     /// Bounds of all that is selected, as narrow as is sure in that encoding.
     fn bounds(&self, encoding: &str) -> Bounds {
+        // The engine's bounds are compared as bytes, which is not the order of a legacy database.
+        if encoding == LEGACY {
+            return EVERYTHING;
+        }
         if let Some(path) = &self.children_of {
             let directory = directory(path);
             let end = match encoding {
                 "natural" => after_all_with_prefix(&directory).map_or(Bound::Unbounded, Bound::Excluded),
-                "hierarchical" | "slash-spans" => Bound::Excluded([&directory[..], &[SEPARATOR]].concat()),
+                "hierarchical" => Bound::Excluded([&directory[..], &[SEPARATOR]].concat()),
                 _ => return EVERYTHING,
             };
             return if carries(encoding, path) { (Bound::Included(directory), end) } else { EVERYTHING };
@@ -98,6 +107,12 @@ impl Selection {
             }
             _ => EVERYTHING,
         }
+    }
+
+    fn is_within_legacy_bounds(&self, key: &[u8]) -> bool {
+        let compare = |bound: &Vec<u8>| Comparator::SlashSpans.compare(key, bound);
+        self.from.as_ref().is_none_or(|from| compare(from).is_ge())
+            && self.to.as_ref().is_none_or(|to| compare(to).is_lt())
     }
 
     /// Whether a key within the bounds is selected.
