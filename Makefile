@@ -109,12 +109,12 @@ fuzz-smoke: setup ## every fuzz target for FUZZ_SECONDS (10) each
 	elif ! command -v cargo-fuzz >/dev/null; then echo "skipped: cargo-fuzz is missing (cargo install cargo-fuzz --locked)"; \
 	else for target in $$(cargo fuzz list); do \
 	  echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
-	  RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none "$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none --features engine "$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
 	done; fi
 
-bench: setup ## the benchmarks of benches/ (Criterion), on this machine
+bench: setup ## the benchmarks of benches/, on this machine, as ratios
 	@[ -n "$(benches)" ] || { echo "there are no benchmarks" >&2; exit 1; }
-	cargo bench --locked --features cli $(benches)
+	cargo bench --locked $(benches)
 
 clean: ## remove what was built here; the cached RocksDB stays
 	cargo clean

@@ -17,7 +17,14 @@ use std::path::Path;
 /// The held lock; dropping it frees the place.
 #[derive(Debug)]
 pub struct PlaceLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for PlaceLock {
+    fn drop(&mut self) {
+        // Closing alone would not free it while a child that this process is just starting still shares the open file.
+        let _ = self.file.unlock();
+    }
 }
 
 impl PlaceLock {
@@ -55,7 +62,7 @@ impl PlaceLock {
             return Err(Error::new(ErrorKind::Locked, step, message).at(&layout.live));
         }
         inform(&mut file);
-        Ok(PlaceLock { _file: file })
+        Ok(PlaceLock { file })
     }
 }
 
@@ -119,6 +126,17 @@ mod tests {
         assert!(error.message().contains(&format!("pid {}", std::process::id())), "{error}");
         drop(held);
         PlaceLock::acquire(&vfs, &layout).unwrap();
+    }
+
+    #[test]
+    fn a_child_that_shares_the_open_file_does_not_hold_the_lock_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::new(&directory.path().join("db")).unwrap();
+        let held = PlaceLock::acquire(&RealVfs::default(), &layout).unwrap();
+        let shared = held.file.try_clone().unwrap();
+        drop(held);
+        PlaceLock::acquire(&RealVfs::default(), &layout).unwrap();
+        drop(shared);
     }
 
     #[test]

@@ -235,7 +235,7 @@ fn symbolic_links_at_any_of_the_names() {
 #[test]
 fn reserved_and_hostile_names() {
     let directory = tempfile::tempdir().unwrap();
-    for name in ["x.backup", "x.converting", "x.trash", "x.lock", "x.conversion", "x.restore", "..", ""] {
+    for name in ["x.backup", "x.converting", "x.trash", "x.lock", "x.conversion", "x.restore", ".."] {
         let error = Engine::open(directory.path().join(name), options().create_if_missing(true));
         assert!(error.is_err(), "{name}");
     }

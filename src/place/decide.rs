@@ -321,7 +321,8 @@ mod tests {
 
     #[test]
     fn every_state_is_decided_as_the_table_says() {
-        let (mut states, mut rows) = (0, std::collections::BTreeSet::new());
+        let mut states = 0;
+        let mut rows = std::collections::BTreeSet::new();
         for (words, replaces, change) in changes() {
             for (l, live) in LIVES {
                 for (s, staging) in STAGINGS {

@@ -30,7 +30,7 @@ pub use refuse::refusal;
 pub use rollback::{drop_backup, rollback, writes_since_seal};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::Vfs;
+use crate::fs::{FileKind, Vfs};
 use crate::layout::Layout;
 use crate::lock::{PlaceLock, RocksLock};
 use crate::marker::Marker;
@@ -96,6 +96,7 @@ impl Place {
     /// `Refused` with advice when the table has no action, the place untouched; any failure of a step, after which the
     /// place is in a state of the table and the next call goes on.
     pub fn settle(&mut self) -> Result<Rest> {
+        self.clear_temporary_journal()?;
         for _ in 0..STEPS_MAX {
             let sight = observe(&*self.vfs, &self.layout)?;
             let (row, action) = decide::decide(&sight.observed);
@@ -122,6 +123,15 @@ impl Place {
         }
         let message = format!("the place is not at rest after {STEPS_MAX} steps; nothing was lost");
         Err(Error::new(ErrorKind::Refused, "recover the database", message).at(&self.layout.live))
+    }
+
+    /// A journal that was never renamed says nothing; it is the one name that may go without a journal.
+    fn clear_temporary_journal(&self) -> Result<()> {
+        let temporary = &self.layout.journal_temporary;
+        match self.vfs.stat(temporary)?.map(|stat| stat.kind) {
+            Some(FileKind::File) => self.vfs.remove_file(temporary),
+            _ => Ok(()),
+        }
     }
 
     /// Looks and decides, and acts not at all: for commands that only read.
