@@ -1,8 +1,7 @@
 use crate::args::Database;
 use crate::output::{self, Answer, Output};
 use clap::Args;
-use morphkv::inspect::{Inspection, inspect};
-use morphkv::{Options, Result};
+use morphkv::{Options, Result, inspect};
 
 /// Tell what stands at a database's place, and what the next open would do
 ///
@@ -16,14 +15,14 @@ pub struct Inspect {
 
 impl Inspect {
     pub fn run(self, output: &Output) -> Result<Answer> {
-        let seen = inspect(&self.database.path, &Options::new())?;
+        let seen = inspect::inspect(&self.database.path, &Options::new())?;
         output.result(&seen, &seen.path, &rows(&seen))?;
         Ok(Answer::Yes)
     }
 }
 
 /// What is known of it, for a person.
-pub fn rows(seen: &Inspection) -> Vec<(&str, String)> {
+pub fn rows(seen: &inspect::Inspection) -> Vec<(&str, String)> {
     let mut rows = vec![("state", seen.state.clone()), ("next open", seen.next_action.clone())];
     rows.extend(seen.reason.clone().map(|reason| ("reason", reason)));
     if let (Some(name), Some(revision)) = (&seen.encoding, seen.revision) {

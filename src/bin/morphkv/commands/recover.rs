@@ -1,8 +1,7 @@
 use crate::args::Database;
 use crate::output::{Answer, Output};
 use clap::Args;
-use morphkv::inspect::{Inspection, inspect};
-use morphkv::{Error, ErrorKind, Options, Result, manage};
+use morphkv::{Error, ErrorKind, Options, Result, inspect, manage};
 use serde::Serialize;
 
 /// Bring a database to rest after an interrupted change
@@ -31,7 +30,7 @@ struct Recovered {
 impl Recover {
     pub fn run(self, output: &Output) -> Result<Answer> {
         let recovered = if self.dry_run {
-            let seen = inspect(&self.database.path, &Options::new())?;
+            let seen = inspect::inspect(&self.database.path, &Options::new())?;
             Recovered { dry_run: true, actions: self.planned(&seen)?, state: seen.state }
         } else {
             let recovery = manage::recover(&self.database.path, &Options::new(), self.abandon)?;
@@ -51,7 +50,7 @@ impl Recover {
     }
 
     /// What recovery would do first. Where it would refuse, so does this.
-    fn planned(&self, seen: &Inspection) -> Result<Vec<String>> {
+    fn planned(&self, seen: &inspect::Inspection) -> Result<Vec<String>> {
         /// At rest: no change (3, 4), an unfinished conversion (6), a kept old database (24).
         const ROWS_AT_REST: [u8; 4] = [3, 4, 6, 24];
         const ROW_UNFINISHED: u8 = 6;

@@ -2,8 +2,7 @@ use crate::args::Database;
 use crate::output::{self, Answer, Output};
 use crate::progress::Meter;
 use clap::Args;
-use morphkv::manage::{self, Verification};
-use morphkv::{Error, ErrorKind, Options, Result};
+use morphkv::{Error, ErrorKind, Options, Result, manage};
 
 /// Read all of a database and check it
 ///
@@ -39,11 +38,11 @@ impl Verify {
 }
 
 /// Damage that keeps it from being opened is a finding like any other.
-fn damaged_at_once(error: Error) -> Result<Verification> {
+fn damaged_at_once(error: Error) -> Result<manage::Verification> {
     if error.kind() != ErrorKind::Corrupt {
         return Err(error);
     }
-    Ok(Verification {
+    Ok(manage::Verification {
         encoding: "not known".into(),
         entries: 0,
         digest: String::new(),

@@ -2,9 +2,7 @@
 
 use crate::args::EncodingName;
 use clap::ValueEnum;
-use morphkv::inspect::inspect;
-use morphkv::manage;
-use morphkv::{Error, Options, Result};
+use morphkv::{Error, Options, Result, inspect, manage};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -45,7 +43,7 @@ pub fn crash(database: &Path, to: EncodingName, moment: Moment) -> Result<Crash>
     let mut child = start(database, to)?;
     let killed = wait_and_kill(&mut child, &places, moment)
         .map_err(|error| Error::io("kill the conversion", database, error))?;
-    let seen = inspect(database, &Options::new())?;
+    let seen = inspect::inspect(database, &Options::new())?;
     let recovery = manage::recover(database, &Options::new(), false)?;
     Ok(Crash {
         moment,
@@ -64,7 +62,7 @@ struct Places {
 
 impl Places {
     fn of(database: &Path) -> Result<Self> {
-        let seen = inspect(database, &Options::new())?;
+        let seen = inspect::inspect(database, &Options::new())?;
         let path_of = |role| {
             let sibling = seen.siblings.iter().find(|sibling| sibling.role == role);
             sibling.map_or_else(PathBuf::new, |sibling| PathBuf::from(&sibling.path))

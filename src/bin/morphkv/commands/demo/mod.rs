@@ -11,8 +11,7 @@ use crate::output::{self, Answer, Output, failed_to_write, stdout};
 use crate::progress::Meter;
 use clap::Args;
 use crash::{Crash, Moment};
-use morphkv::inspect::inspect;
-use morphkv::{Durability, Engine, Error, ErrorKind, Options, Result, manage};
+use morphkv::{Durability, Engine, Error, ErrorKind, Options, Result, inspect, manage};
 use paths::Paths;
 use scratch::Scratch;
 use serde::Serialize;
@@ -106,7 +105,7 @@ impl<'a> Stage<'a> {
     }
 
     fn step(&mut self, name: &'static str, seconds: f64) -> Result<()> {
-        let disk_bytes = inspect(&self.database, &Options::new())?.bytes;
+        let disk_bytes = inspect::inspect(&self.database, &Options::new())?.bytes;
         self.findings.steps.push(Step::new(name, self.findings.keys, self.paths.bytes(), seconds, disk_bytes));
         Ok(())
     }
