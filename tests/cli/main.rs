@@ -1,0 +1,15 @@
+//! The command line, through the built binary.
+#![cfg(feature = "cli")]
+
+mod commands;
+#[path = "../common/mod.rs"]
+mod common;
+mod conversion;
+mod demo;
+mod formats;
+mod harness;
+mod ldb;
+#[cfg(feature = "traps")]
+mod legacy;
+mod refusals;
+mod scans;
