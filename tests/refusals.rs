@@ -479,3 +479,28 @@ fn inspecting_writes_nothing() {
         assert!(!lock.exists());
     }
 }
+
+#[test]
+fn a_legacy_database_is_not_read_by_ranges_that_another_order_would_cut() {
+    let sandbox = empty();
+    scenario::legacy(&sandbox.path, &sample(60));
+    let engine = Engine::open_read_only(&sandbox.path, options()).unwrap();
+    assert_eq!(engine.range("/users/".."/users//").unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(engine.range(..).unwrap().count(), sample(60).len());
+}
+
+#[test]
+fn what_a_rollback_would_lose_is_told_only_where_something_is_kept() {
+    let sandbox = natural();
+    assert_eq!(manage::rollback_loss(&sandbox.path, &options()).unwrap_err().kind(), ErrorKind::NotFound);
+    let engine = Engine::open(&sandbox.path, options().encoding(Hierarchical).keep_backup(Keep::Yes)).unwrap();
+    let before = manage_loss(engine, &sandbox.path, 0);
+    let engine = Engine::open(&sandbox.path, options()).unwrap();
+    assert_eq!(manage_loss(engine, &sandbox.path, 7), before + 7);
+}
+
+fn manage_loss(engine: Engine, path: &Path, writes: usize) -> u64 {
+    (0..writes).for_each(|number| engine.put(number.to_string(), "x").unwrap());
+    engine.close().unwrap();
+    manage::rollback_loss(path, &options()).unwrap()
+}

@@ -3,7 +3,7 @@
 use super::bounds::{KeyRange, Span};
 use super::walk::{Direction, Walker};
 use super::{Engine, View};
-use crate::encoding::KeyEncoding;
+use crate::encoding::{Comparator, KeyEncoding};
 use crate::error::{Error, ErrorKind, Result};
 use crate::rocks::Family;
 use std::fmt;
@@ -191,6 +191,11 @@ impl FusedIterator for Children<'_> {}
 impl<'a> View<'a> {
     pub(super) fn range(self, bounds: &impl KeyRange) -> Result<Range<'a>> {
         let encoding = &*self.inner.encoding;
+        let bounded = bounds.start() != Bound::Unbounded || bounds.end() != Bound::Unbounded;
+        if bounded && encoding.comparator() != Comparator::Bytewise {
+            let message = "a legacy database can be read as a whole or key by key; convert it to read ranges";
+            return Err(self.inner.place(Error::new(ErrorKind::Unsupported, "read a range", message)));
+        }
         let span = Span::encode(encoding, bounds).map_err(|error| self.inner.place(error))?;
         Ok(Range { walker: self.walk(span)?, form: KeyForm::Encoded(encoding), failed: false })
     }

@@ -128,6 +128,7 @@ pub struct RollbackReport {
 /// `NotFound` if no old database is kept.
 pub fn rollback_loss(path: impl AsRef<Path>, options: &Options) -> Result<u64> {
     let place = lock(path.as_ref(), options)?;
+    place::require_kept(&place)?;
     place::writes_since_seal(&place, &options.settings())
 }
 
@@ -156,9 +157,9 @@ pub fn drop_backup(path: impl AsRef<Path>, options: &Options) -> Result<()> {
 }
 
 /// What [`verify`] found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Verification {
-    /// The encoding that every key was decoded from.
+    /// The encoding that every key was decoded from; empty if damage stopped it before.
     pub encoding: String,
     /// Entries of the caller's family.
     pub entries: u64,
@@ -178,16 +179,19 @@ pub struct Verification {
 /// # Errors
 /// Those of opening it to read; damage found on the way is told in the result.
 pub fn verify(path: impl AsRef<Path>, options: &Options) -> Result<Verification> {
-    let (_place, marker, encoding, database) = open_to_scan(path.as_ref(), options)?;
-    let reporter = options.reporter();
-    let mut found = Verification {
-        encoding: EncodingId::of(&*encoding).to_string(),
-        entries: 0,
-        digest: String::new(),
-        compared_with_seal: false,
-        ok: true,
-        findings: Vec::new(),
+    let mut found = Verification::default();
+    let opened = open_to_scan(path.as_ref(), options);
+    let (_place, marker, encoding, database) = match opened {
+        Ok(opened) => opened,
+        // Damage in what is read first is damage like any other.
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            found.findings.push(error.to_string());
+            return Ok(found);
+        }
+        Err(error) => return Err(error),
     };
+    let reporter = options.reporter();
+    found.encoding = EncodingId::of(&*encoding).to_string();
     match conversion::scan(&database, &*encoding, options.parallelism, &reporter) {
         Ok(content) => {
             found.entries = content.entries;

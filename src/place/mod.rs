@@ -27,7 +27,7 @@ pub use change::{Built, NewDatabase, abandon, create, drop_staging_quietly, fini
 pub use destroy::destroy;
 pub use observe::{Sight, check_identity, observe, read_identity};
 pub use refuse::refusal;
-pub use rollback::{drop_backup, rollback, writes_since_seal};
+pub use rollback::{drop_backup, require_kept, rollback, writes_since_seal};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, Vfs};

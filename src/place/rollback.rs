@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::rocks::{Database, Settings};
 use crate::trap::trap;
 
-fn kept(place: &mut Place, step: &'static str) -> Result<Journal> {
+fn kept(place: &Place, step: &'static str) -> Result<Journal> {
     let none = |place: &Place| Error::new(ErrorKind::NotFound, step, "no old database is kept").at(&place.layout.live);
     let journal = match journal::read(&*place.vfs, &place.layout)? {
         journal::JournalState::Read(journal) => journal,
@@ -25,6 +25,14 @@ fn kept(place: &mut Place, step: &'static str) -> Result<Journal> {
         }
     };
     if journal.phase == Phase::Kept { Ok(*journal) } else { Err(none(place)) }
+}
+
+/// Makes sure that an old database is kept.
+///
+/// # Errors
+/// `NotFound` if none is; `Refused` if the journal cannot be read. Nothing was changed.
+pub fn require_kept(place: &Place) -> Result<()> {
+    kept(place, "look for the kept database").map(drop)
 }
 
 /// The sequence numbers that live has used since it was sealed: the writes that a rollback loses.
