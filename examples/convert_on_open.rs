@@ -30,7 +30,7 @@ fn fill(engine: &Engine) -> Result<(), Error> {
         let mut batch = engine.batch();
         for file in 0..FILES {
             let key = format!("/d{directory}/f{file}");
-            batch.put(key.as_bytes(), &file.to_be_bytes())?;
+            batch.put(key.as_bytes(), file.to_be_bytes())?;
         }
         batch.commit()?;
     }

@@ -1,8 +1,9 @@
 //! Taking the files of a rewrite into the staging database, so that compaction owes nothing afterwards.
 
+use super::output::OutputFile;
 use super::placer::groups;
 use super::progress::{Phase, Reporter};
-use super::rewrite::{OutputFile, Rewritten};
+use super::rewrite::Rewritten;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::Vfs;
 use crate::layout::{DATA_FAMILY, OUTPUT};

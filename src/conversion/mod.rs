@@ -353,8 +353,7 @@ fn verify_staging(job: &Conversion<'_>, source: &Database, staging: &Database, w
         let message = format!("{what}: found {found}, expected {wanted}; the old database is untouched");
         Err(Error::new(ErrorKind::Corrupt, step, message).at(staging.path()))
     };
-    let counted: u64 =
-        staging.live_files()?.iter().filter(|file| file.family == "default").map(|file| file.entries).sum();
+    let counted = staging.table_figures()?.entries;
     if counted != wanted.entries {
         return differs("entries in its files", counted.to_string(), wanted.entries.to_string());
     }

@@ -1,11 +1,25 @@
 //! The SST files that a rewrite leaves behind.
 
-use super::rewrite::OutputFile;
 use crate::encoding::{EncodingId, KeyEncoding};
 use crate::error::{Error, ErrorKind, Result, show_key};
 use crate::fs::Vfs;
 use crate::rocks::{SstOptions, SstWriter};
 use std::path::PathBuf;
+
+/// An SST file that waits to be ingested.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Entries in it.
+    pub entries: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Its first encoded key.
+    pub smallest: Vec<u8>,
+    /// Its last encoded key.
+    pub largest: Vec<u8>,
+}
 
 /// Makes SST files in one folder, numbered.
 pub(super) struct FileMaker<'j> {

@@ -1,7 +1,6 @@
 //! Which of the files may be ingested at the bottom, and where the rest goes.
 
-use super::output::{FileMaker, OpenFile};
-use super::rewrite::OutputFile;
+use super::output::{FileMaker, OpenFile, OutputFile};
 use crate::error::Result;
 
 /// Divides files into those that overlap none of them, ascending, and the others. Of two that overlap, the larger stays.

@@ -45,15 +45,16 @@ pub struct Room {
     pub free_bytes: u64,
 }
 
-/// Measures the room that a conversion of `source` needs and has. `spills`: the pair of encodings has no run structure.
+/// Measures the room that a conversion of `source` needs and has. `spills`: all is
+/// sorted on disk, uncompressed, on the way.
 ///
 /// # Errors
 /// `Io`. Nothing was changed.
 pub fn room(vfs: &dyn Vfs, layout: &Layout, source: &Database, target: Compression, spills: bool) -> Result<Room> {
     let live_bytes = tree_size(vfs, &layout.live)?;
-    let output = live_bytes.max(expected_output(source, target)?.min(live_bytes.saturating_mul(16)));
-    let factor = if spills { 22 } else { 11 };
-    let needed_bytes = (output / 10).saturating_mul(factor).saturating_add(RESERVE_BYTES);
+    let output = live_bytes.max(expected_output(source, target, live_bytes)?);
+    let spilled = if spills { source.table_figures()?.logical_bytes() } else { 0 };
+    let needed_bytes = (output / 10).saturating_mul(11).saturating_add(spilled).saturating_add(RESERVE_BYTES);
     let free = vfs.space(&layout.parent)?.free;
     let device = device(vfs, &layout.parent)?;
     let reserved = RESERVED.lock().get(&device).copied().unwrap_or(0);
@@ -81,23 +82,16 @@ fn device(vfs: &dyn Vfs, path: &Path) -> Result<u64> {
     Ok(vfs.stat(path)?.map_or(0, |stat| stat.device))
 }
 
-/// The size of the output if it is compressed less than the source, from the source's table properties.
-fn expected_output(source: &Database, target: Compression) -> Result<u64> {
+/// The size of the output if it is compressed less than the source.
+fn expected_output(source: &Database, target: Compression, live_bytes: u64) -> Result<u64> {
+    let raw = source.table_figures()?.logical_bytes();
     let properties = source.property("rocksdb.aggregated-table-properties")?.unwrap_or_default();
-    let raw = number(&properties, "raw key size") + number(&properties, "raw value size");
-    let compressed_better = properties.contains("ZSTD") || properties.contains("Zlib") || properties.contains("BZip2");
-    let data = number(&properties, "data block size");
+    let compressed_better = ["ZSTD", "Zlib", "BZip2"].iter().any(|name| properties.contains(name));
     Ok(match target {
         Compression::None => raw,
-        Compression::Lz4 if compressed_better => raw.min(data.saturating_mul(2)),
+        Compression::Lz4 if compressed_better => raw.min(live_bytes.saturating_mul(2)),
         Compression::Lz4 | Compression::Zstd => 0,
     })
-}
-
-/// A number out of RocksDB's `; `-separated properties.
-fn number(properties: &str, name: &str) -> u64 {
-    let value = properties.split(';').find_map(|part| part.trim().strip_prefix(name)?.trim().strip_prefix('='));
-    value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Refuses a database that a rewrite would not carry whole.
@@ -117,8 +111,7 @@ pub fn require_convertible(vfs: &dyn Vfs, layout: &Layout, source: &Database, co
     if description.comparator != Some(comparator) {
         return Err(unsupported(format!("it is ordered by the comparator `{}`", description.comparator_name)));
     }
-    let properties = source.property("rocksdb.aggregated-table-properties")?.unwrap_or_default();
-    let merges = number(&properties, "# merge operands");
+    let merges = source.table_figures()?.merge_operands;
     if merges > 0 {
         return Err(unsupported(format!(
             "it holds {merges} merge operands, which only their own operator understands"
@@ -202,16 +195,4 @@ pub fn require_no_kept(vfs: &dyn Vfs, layout: &Layout, keep: Keep) -> Result<()>
     Err(Error::new(ErrorKind::Conflict, STEP, message)
         .at(&layout.backup_dir)
         .next(format!("morphkv drop-backup {live} -y")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn figures_are_found_in_rocksdbs_text() {
-        let text = "# data blocks=3; # entries=7; # merge operands=2; raw key size=100; data block size=4096; ";
-        assert_eq!((number(text, "# merge operands"), number(text, "raw key size")), (2, 100));
-        assert_eq!(number(text, "nothing"), 0);
-    }
 }

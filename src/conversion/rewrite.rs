@@ -3,7 +3,7 @@
 use super::borders::{Order, Swap};
 use super::codec::{Decoder, Encoder};
 use super::digest::{Content, Digest};
-use super::output::FileMaker;
+use super::output::{FileMaker, OutputFile};
 use super::parallel::{Stop, in_parallel};
 use super::placer::{Placer, separate};
 use super::progress::{Phase, Reporter};
@@ -43,21 +43,6 @@ pub struct Rewrite<'a> {
     pub threads: usize,
     /// Who is told how far it is.
     pub progress: &'a Reporter,
-}
-
-/// An SST file that waits to be ingested.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutputFile {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Entries in it.
-    pub entries: u64,
-    /// Its size in bytes.
-    pub bytes: u64,
-    /// Its first encoded key.
-    pub smallest: Vec<u8>,
-    /// Its last encoded key.
-    pub largest: Vec<u8>,
 }
 
 /// All of the source, in files.
@@ -121,11 +106,8 @@ pub fn sorts_on_disk(from: &dyn KeyEncoding, to: &dyn KeyEncoding) -> bool {
 }
 
 fn runs_pay(from: Order, to: Order) -> bool {
-    match (from, to) {
-        (Order::Natural | Order::Spans | Order::Levels, Order::Levels) => true,
-        (Order::Natural | Order::Levels, Order::Natural) => true,
-        _ => false,
-    }
+    let into_levels = matches!((from, to), (Order::Natural | Order::Spans | Order::Levels, Order::Levels));
+    into_levels || matches!((from, to), (Order::Natural | Order::Levels, Order::Natural))
 }
 
 /// Reads all of the source, decodes and encodes every key, and writes SST files into staging.

@@ -10,8 +10,7 @@
 //! not close over it and nothing comes late but in an order that we know nothing of.
 
 use super::buffer::SortBuffer;
-use super::output::{FileMaker, OpenFile};
-use super::rewrite::OutputFile;
+use super::output::{FileMaker, OpenFile, OutputFile};
 use super::sorter::{Sorter, Spill};
 use super::tasks::{level, path};
 use crate::error::Result;

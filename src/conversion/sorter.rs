@@ -350,4 +350,15 @@ mod tests {
         }
         assert_eq!(tried(&whole).unwrap().len(), 399);
     }
+
+    #[test]
+    fn a_file_that_ends_between_two_blocks_is_not_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut spills, _) = spilled(&RealVfs::default(), directory.path(), &entries(), 1999);
+        let head = std::fs::read(&spills[0].path).unwrap();
+        spills[0].bytes = (HEADER_BYTES + number(&head, 0).unwrap()) as u64;
+        assert!(spills[0].bytes < head.len() as u64, "more than one block");
+        let error = merged(directory.path(), spills, SortBuffer::default(), 8).unwrap_err();
+        assert!(error.kind() == ErrorKind::Corrupt && error.message().contains("missing"), "{error}");
+    }
 }

@@ -128,15 +128,6 @@ impl<'d> Snapshot<'d> {
         self.database.get_at(family, key, &self.snapshot)
     }
 
-    /// A cursor over the state.
-    ///
-    /// # Errors
-    /// `Refused` if the family does not exist.
-    pub fn cursor(&self, family: Family) -> Result<Cursor<'_>> {
-        let raw = self.snapshot.raw_iterator_cf_opt(self.database.family(family)?, checked_options());
-        Ok(Cursor::new(raw, self.database.path()))
-    }
-
     /// A cursor over the encoded keys of the state from `from` to before `to` (`None`: no end).
     ///
     /// # Errors

@@ -30,8 +30,6 @@ pub struct LiveFile {
     pub level: i32,
     /// Bytes on disk.
     pub bytes: u64,
-    /// Entries in it.
-    pub entries: u64,
     /// Its smallest encoded key.
     pub smallest: Vec<u8>,
     /// Its largest encoded key.
@@ -307,14 +305,6 @@ impl Database {
         flushed.map_err(|source| self.error("flush", source))
     }
 
-    /// Makes the WAL durable up to here.
-    ///
-    /// # Errors
-    /// Final: what is durable is unknown.
-    pub fn sync_wal(&self) -> Result<()> {
-        self.db.flush_wal(true).map_err(|source| self.error("sync the WAL", source))
-    }
-
     /// The last sequence number.
     pub fn last_sequence(&self) -> u64 {
         self.db.latest_sequence_number()
@@ -357,7 +347,6 @@ impl Database {
                 family: file.column_family_name,
                 level: file.level,
                 bytes: file.size as u64,
-                entries: file.num_entries,
                 smallest: file.start_key.unwrap_or_default(),
                 largest: file.end_key.unwrap_or_default(),
             })

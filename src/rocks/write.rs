@@ -72,12 +72,7 @@ impl WriteBatch {
         self.inner.put_log_data(bytes);
     }
 
-    /// The number of operations.
-    pub fn len(&self) -> usize {
-        self.inner.len()
-    }
-
-    /// Whether it has none.
+    /// Whether it has no operation.
     pub fn is_empty(&self) -> bool {
         self.inner.is_empty()
     }
