@@ -45,7 +45,7 @@
 
 mod attachment;
 mod control;
-pub mod conversion;
+mod conversion;
 pub mod encoding;
 mod engine;
 mod error;
@@ -57,6 +57,7 @@ mod place;
 mod rocks;
 mod trap;
 
+pub use conversion::{Content, Digest, Phase, Plan, Progress, ProgressCallback, Report};
 pub use engine::{
     Batch, Children, Comparison, Engine, EngineSnapshot, Hooks, Internal, IntoEncoding, KeyRange, Keys, OnMismatch,
     Options, Range, Shards, ShardsOptions, Slice, inspect, manage,

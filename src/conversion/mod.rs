@@ -44,7 +44,7 @@ mod tasks;
 mod verify;
 
 pub use digest::{Content, Digest};
-pub use progress::{Callback, Phase, Progress, Reporter};
+pub use progress::{Phase, Progress, ProgressCallback, Reporter};
 pub(crate) use verify::{scan, scan_internal_user};
 
 use ingest::ingest;

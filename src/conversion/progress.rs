@@ -56,7 +56,7 @@ pub struct Progress {
 }
 
 /// The receiver of progress.
-pub type Callback = Arc<dyn Fn(&Progress) + Send + Sync>;
+pub type ProgressCallback = Arc<dyn Fn(&Progress) + Send + Sync>;
 
 /// Takes progress from many threads and passes it on about ten times a second. Cheap to clone; all clones are one.
 #[derive(Clone, Default)]
@@ -64,7 +64,7 @@ pub struct Reporter(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    callback: Option<Callback>,
+    callback: Option<ProgressCallback>,
     bytes_done: AtomicU64,
     entries: AtomicU64,
     overflow_entries: AtomicU64,
@@ -92,7 +92,7 @@ impl Reporter {
     }
 
     /// Reports to `callback`, which is called from whatever thread works, one call at a time, and delays it.
-    pub fn new(callback: Callback) -> Self {
+    pub fn new(callback: ProgressCallback) -> Self {
         Reporter(Arc::new(Inner { callback: Some(callback), ..Inner::default() }))
     }
 

@@ -25,6 +25,19 @@ pub enum Cuts {
     Every(u64),
 }
 
+impl Cuts {
+    /// Bytes of a piece that a cut may follow, and of a tile, where even tiles had `even` bytes.
+    fn sizes(self, even: u64) -> (u64, u64) {
+        match self {
+            Cuts::AtFiles => (TILE_BYTES, even),
+            // Pieces that are no divisor of a file begin elsewhere than files do.
+            Cuts::WithinFiles => (even / 3 + 1, even * 2 / 3),
+            #[cfg(test)]
+            Cuts::Every(bytes) => (bytes, bytes),
+        }
+    }
+}
+
 /// A tile is at most so large, in bytes of SST files.
 const TILE_BYTES: u64 = 128 << 20;
 /// A database smaller than this is one tile.
@@ -56,13 +69,7 @@ pub fn scan_with(
     progress.begin(Phase::Verify, logical_bytes);
     let threads = threads.max(1);
     let even = (file_bytes(database)? / (4 * threads as u64)).clamp(TILE_BYTES_MIN, TILE_BYTES);
-    let (piece_bytes, tile_bytes) = match cut {
-        Cuts::AtFiles => (TILE_BYTES, even),
-        // Pieces that are no divisor of a file begin elsewhere than files do.
-        Cuts::WithinFiles => (even / 3 + 1, even * 2 / 3),
-        #[cfg(test)]
-        Cuts::Every(bytes) => (bytes, bytes),
-    };
+    let (piece_bytes, tile_bytes) = cut.sizes(even);
     let pieces = pieces(database, encoding.comparator(), piece_bytes)?;
     let cuts = cuts(pieces, encoding.comparator(), tile_bytes);
     let contents = in_parallel(threads, cuts.len() + 1, |tile, stop| {

@@ -1,7 +1,7 @@
 //! How a database is opened: a builder.
 
 use super::Hooks;
-use crate::conversion::Callback;
+use crate::conversion::ProgressCallback;
 use crate::encoding::{EncodingId, Encodings, KeyEncoding};
 use crate::error::Result;
 use crate::fs::{RealVfs, Vfs};
@@ -64,7 +64,7 @@ pub struct Options {
     pub(crate) memory_bytes: usize,
     pub(crate) parallelism: usize,
     pub(crate) on_mismatch: OnMismatch,
-    pub(crate) progress: Option<Callback>,
+    pub(crate) progress: Option<ProgressCallback>,
     pub(crate) hooks: Option<Arc<dyn Hooks>>,
     #[cfg(feature = "traps")]
     pub(crate) vfs: Option<Arc<dyn Vfs>>,
@@ -195,7 +195,7 @@ impl Options {
 
     /// Called about ten times a second while a conversion, or a scan of all of the database, runs.
     #[must_use]
-    pub fn progress(mut self, callback: Callback) -> Self {
+    pub fn progress(mut self, callback: ProgressCallback) -> Self {
         self.progress = Some(callback);
         self
     }

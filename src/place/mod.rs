@@ -49,7 +49,6 @@ pub struct Place {
     pub layout: Layout,
     lock: PlaceLock,
     rocks_lock: Option<RocksLock>,
-    warnings: Vec<String>,
     notes: Vec<String>,
 }
 
@@ -87,7 +86,7 @@ impl Place {
         journal::require_parent(&*vfs, &layout)?;
         let lock = PlaceLock::acquire(&*vfs, &layout)?;
         trap!(vfs, LockTaken);
-        Ok(Place { vfs, layout, lock, rocks_lock: None, warnings: Vec::new(), notes: Vec::new() })
+        Ok(Place { vfs, layout, lock, rocks_lock: None, notes: Vec::new() })
     }
 
     /// Looks, decides and acts until the place is at rest.
@@ -171,16 +170,15 @@ impl Place {
         Err(Error::new(ErrorKind::Conflict, step, message).at(&self.layout.live))
     }
 
-    fn warn_of_siblings(&mut self, sight: &Sight) {
+    fn warn_of_siblings(&self, sight: &Sight) {
         let names = strangers(&self.layout, sight);
         if !names.is_empty() {
-            self.warn(format!("left alone, since no journal speaks of it: {}", names.join(", ")));
+            self.warn(&format!("left alone, since no journal speaks of it: {}", names.join(", ")));
         }
     }
 
-    fn warn(&mut self, warning: String) {
+    fn warn(&self, warning: &str) {
         tracing::warn!(path = %self.layout.live.display(), "{warning}");
-        self.warnings.push(warning);
     }
 
     /// Takes RocksDB's own lock on live, unless it is held.
@@ -197,11 +195,6 @@ impl Place {
     /// Gives RocksDB's own lock back, so that RocksDB itself can take it.
     pub fn unlock_rocks(&mut self) {
         self.rocks_lock = None;
-    }
-
-    /// What a caller should be told, and has not been yet.
-    pub fn take_warnings(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.warnings)
     }
 
     /// Notes what was done, for the report of a recovery.

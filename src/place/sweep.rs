@@ -55,7 +55,7 @@ impl Place {
     /// warning, and the journal stays for the next open.
     pub fn sweep(&mut self, leftover: &Journal) {
         if let Err(error) = self.try_sweep(leftover) {
-            self.warn(format!("what an earlier change left could not be removed yet: {error}"));
+            self.warn(&format!("what an earlier change left could not be removed yet: {error}"));
         }
     }
 
@@ -83,12 +83,12 @@ impl Place {
         match seen.backup {
             Backup::Source if leftover.kind != Kind::Rollback => discard(self, &self.layout.backup_dir)?,
             Backup::Absent => {}
-            _ => self.warn(format!("{} is not ours any more and was left alone", self.layout.backup_dir.display())),
+            _ => self.warn(&format!("{} is not ours any more and was left alone", self.layout.backup_dir.display())),
         }
         match seen.staging {
             Staging::New | Staging::Partial | Staging::Absent => discard(self, &self.layout.staging)?,
             Staging::Foreign => {
-                self.warn(format!("{} is not ours and was left alone", self.layout.staging.display()));
+                self.warn(&format!("{} is not ours and was left alone", self.layout.staging.display()));
             }
         }
         drop_journal(self)

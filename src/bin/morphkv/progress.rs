@@ -2,7 +2,7 @@
 
 use crate::output::{self, Output};
 use indicatif::{ProgressBar, ProgressStyle};
-use morphkv::conversion::{Phase, Progress};
+use morphkv::{Phase, Progress, ProgressCallback};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,9 +15,6 @@ const JSON_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Takes progress from the library for as long as it lives.
 pub struct Meter(Arc<Mutex<State>>);
-
-/// What the library calls.
-pub type Callback = Arc<dyn Fn(&Progress) + Send + Sync>;
 
 struct State {
     form: Form,
@@ -59,7 +56,7 @@ impl Meter {
     }
 
     /// For [`morphkv::Options::progress`].
-    pub fn callback(&self) -> Callback {
+    pub fn callback(&self) -> ProgressCallback {
         let state = self.0.clone();
         Arc::new(move |progress| state.lock().unwrap_or_else(PoisonError::into_inner).show(progress))
     }

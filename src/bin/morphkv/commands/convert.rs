@@ -2,9 +2,9 @@ use crate::args::{Database, EncodingName};
 use crate::output::{self, Answer, Output};
 use crate::progress::Meter;
 use clap::{Args, ValueEnum};
-use morphkv::conversion::{Plan, Report};
 use morphkv::encoding::EncodingId;
 use morphkv::{Keep, Options, Result, Verify, manage};
+use morphkv::{Plan, Report};
 use serde::Serialize;
 
 /// Change the key encoding of a database
