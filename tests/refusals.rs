@@ -166,12 +166,7 @@ fn an_iterator_that_fails_half_way_ends_the_conversion() {
     let many: common::Content = (0..4000).map(|n| (format!("/key/{n}").into_bytes(), vec![n as u8; 400])).collect();
     make(&sandbox.path, Arc::new(Natural), &many);
     Engine::open(&sandbox.path, options()).unwrap().flush().unwrap();
-    let sst = std::fs::read_dir(&sandbox.path)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|end| end == "sst"))
-        .max_by_key(|path| path.metadata().unwrap().len())
-        .unwrap();
+    let sst = largest_sst(&sandbox.path);
     let mut bytes = std::fs::read(&sst).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -503,4 +498,36 @@ fn manage_loss(engine: Engine, path: &Path, writes: usize) -> u64 {
     (0..writes).for_each(|number| engine.put(number.to_string(), "x").unwrap());
     engine.close().unwrap();
     manage::rollback_loss(path, &options()).unwrap()
+}
+
+#[test]
+fn a_new_database_that_rots_before_it_is_verified_is_never_swapped_in() {
+    let sandbox = empty();
+    let many: common::Content = (0..4000).map(|n| (format!("/key/{n}").into_bytes(), vec![n as u8; 400])).collect();
+    make(&sandbox.path, Arc::new(Natural), &many);
+    let pause = sandbox.directory.path().join("pause");
+    let plan = morphkv::testing::TrapPlan::parse(&format!("staging-synced=pause:{}", pause.display())).unwrap();
+    let vfs = Arc::new(morphkv::testing::RealVfs::with_traps(Arc::new(plan)));
+    let path = sandbox.path.clone();
+    let wanted = options().vfs(vfs).encoding(Hierarchical).verify(morphkv::Verify::Full);
+    let converting = std::thread::spawn(move || Engine::open(path, wanted));
+    while !pause.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let sst = largest_sst(&sandbox.path.with_extension("converting"));
+    let mut bytes = std::fs::read(&sst).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&sst, &bytes).unwrap();
+    std::fs::remove_file(&pause).unwrap();
+    let error = converting.join().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+    assert!(!sandbox.path.with_extension("converting").exists());
+    assert_eq!(content(&Engine::open(&sandbox.path, options().encoding(Hierarchical)).unwrap()), many);
+}
+
+fn largest_sst(directory: &Path) -> PathBuf {
+    let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let ssts = files.filter(|path| path.extension().is_some_and(|end| end == "sst"));
+    ssts.max_by_key(|path| path.metadata().unwrap().len()).unwrap()
 }
