@@ -70,6 +70,7 @@ impl Inner {
     fn make_checkpoint(&self, target: &Layout) -> Result<Marker> {
         let vfs = &*self.vfs;
         self.database.checkpoint(&target.staging)?;
+        vfs.make_private(&target.staging)?;
         trap!(vfs, CheckpointMade);
         let marker = self.give_identity(&target.staging)?;
         sync_tree(vfs, &target.staging)?;
@@ -142,6 +143,8 @@ mod tests {
         assert_eq!(*copy.marker(), marker);
         assert_eq!(marker.database_id, engine.marker().database_id);
         assert_ne!(marker.instance_id, engine.marker().instance_id);
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o700, "nobody else may read it");
         assert_eq!(marker.origin.kind, OriginKind::Checkpoint);
         assert_ne!(marker.origin.id, engine.marker().origin.id);
         assert_eq!(marker.sealed_sequence, copy.last_sequence());

@@ -87,6 +87,11 @@ impl Vfs for FaultyVfs {
         self.inner.make_dir(path)
     }
 
+    fn make_private(&self, path: &Path) -> Result<()> {
+        self.pass(path, true)?;
+        self.inner.make_private(path)
+    }
+
     fn create_file(&self, path: &Path, contents: &[u8]) -> Result<()> {
         if let Err(error) = self.pass(path, true) {
             // A full disk leaves a part of the file behind.

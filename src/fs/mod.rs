@@ -89,6 +89,12 @@ pub trait Vfs: Send + Sync + fmt::Debug {
     /// Nothing was made, or (an I/O error) an empty directory may stand there.
     fn make_dir(&self, path: &Path) -> Result<()>;
 
+    /// Takes a directory, made by somebody else in our name, from everybody but its owner (0700).
+    ///
+    /// # Errors
+    /// The mode is the old one.
+    fn make_private(&self, path: &Path) -> Result<()>;
+
     /// Makes a file that must not exist, with these contents; not synced.
     ///
     /// # Errors

@@ -97,6 +97,12 @@ impl Vfs for RealVfs {
         rustix::fs::mkdir(path, Mode::RWXU).map_err(|error| Error::io("make a directory", path, error.into()))
     }
 
+    fn make_private(&self, path: &Path) -> Result<()> {
+        let step = "restrict a directory";
+        let directory = open(path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(|error| Error::io(step, path, error))?;
+        rustix::fs::fchmod(&directory, Mode::RWXU).map_err(|error| Error::io(step, path, error.into()))
+    }
+
     fn create_file(&self, path: &Path, contents: &[u8]) -> Result<()> {
         open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)
             .and_then(|mut file| file.write_all(contents))

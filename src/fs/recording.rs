@@ -13,6 +13,8 @@ use std::sync::Arc;
 pub enum Operation {
     /// A directory was made.
     MakeDir(PathBuf),
+    /// A directory was taken from everybody but its owner.
+    MakePrivate(PathBuf),
     /// A file was made with these contents.
     CreateFile(PathBuf, Vec<u8>),
     /// Contents were added to a file.
@@ -80,6 +82,10 @@ impl Vfs for RecordingVfs {
 
     fn make_dir(&self, path: &Path) -> Result<()> {
         self.note(self.inner.make_dir(path), || Operation::MakeDir(path.into()))
+    }
+
+    fn make_private(&self, path: &Path) -> Result<()> {
+        self.note(self.inner.make_private(path), || Operation::MakePrivate(path.into()))
     }
 
     fn create_file(&self, path: &Path, contents: &[u8]) -> Result<()> {

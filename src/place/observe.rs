@@ -107,15 +107,20 @@ fn twins(siblings: &[Option<Stat>]) -> bool {
     ids.iter().enumerate().any(|(index, id)| ids[..index].contains(id))
 }
 
-/// An empty directory on the parent's file system counts as absent: a supervisor made it.
-fn empty(vfs: &dyn Vfs, layout: &Layout, stat: Stat, sight: &mut Sight) -> Result<Option<Live>> {
-    if !vfs.list(&layout.live)?.is_empty() {
+/// What can be said of live without looking into it: absent, or no directory. An empty directory on the parent's file
+/// system counts as absent, since a supervisor made it. `None`: something is in it.
+fn at_a_glance(vfs: &dyn Vfs, layout: &Layout, stat: Option<Stat>, sight: &mut Sight) -> Result<Option<Live>> {
+    let Some(stat) = stat else { return Ok(Some(Live::Absent)) };
+    if stat.kind != FileKind::Directory {
+        sight.reason = "it is no directory (symbolic links are not followed)".into();
+        return Ok(Some(Live::Foreign));
+    }
+    // A database may hold thousands of files: it is listed only where it seems to be none.
+    if vfs.stat(&layout.live.join(ROCKSDB_CURRENT))?.is_some() || !vfs.list(&layout.live)?.is_empty() {
         return Ok(None);
     }
-    if vfs
-        .stat(&layout.parent)?
-        .is_some_and(|parent| parent.kind == FileKind::Directory && parent.device != stat.device)
-    {
+    let parent = vfs.stat(&layout.parent)?.filter(|parent| parent.kind == FileKind::Directory);
+    if parent.is_some_and(|parent| parent.device != stat.device) {
         sight.reason = "it is an empty mount point, which cannot be swapped; use a directory inside it".into();
         return Ok(Some(Live::Foreign));
     }
@@ -123,12 +128,7 @@ fn empty(vfs: &dyn Vfs, layout: &Layout, stat: Stat, sight: &mut Sight) -> Resul
 }
 
 fn live_alone(vfs: &dyn Vfs, layout: &Layout, stat: Option<Stat>, sight: &mut Sight) -> Result<Live> {
-    let Some(stat) = stat else { return Ok(Live::Absent) };
-    if stat.kind != FileKind::Directory {
-        sight.reason = "it is no directory (symbolic links are not followed)".into();
-        return Ok(Live::Foreign);
-    }
-    if let Some(live) = empty(vfs, layout, stat, sight)? {
+    if let Some(live) = at_a_glance(vfs, layout, stat, sight)? {
         return Ok(live);
     }
     let has_database = vfs.stat(&layout.live.join(ROCKSDB_CURRENT))?.is_some();
@@ -181,12 +181,7 @@ fn live_under(
     journal: &Journal,
     sight: &mut Sight,
 ) -> Result<Live> {
-    let Some(stat) = stat else { return Ok(Live::Absent) };
-    if stat.kind != FileKind::Directory {
-        sight.reason = "it is no directory (symbolic links are not followed)".into();
-        return Ok(Live::Foreign);
-    }
-    if let Some(live) = empty(vfs, layout, stat, sight)? {
+    if let Some(live) = at_a_glance(vfs, layout, stat, sight)? {
         return Ok(live);
     }
     let directory = layout.live.as_path();

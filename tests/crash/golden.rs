@@ -28,6 +28,7 @@ fn trace(directory: &Path, operations: Vec<Operation>) -> String {
     for operation in operations {
         let line = match &operation {
             Operation::MakeDir(path) => format!("make-dir     {}", show(path)),
+            Operation::MakePrivate(path) => format!("make-private {}", show(path)),
             Operation::CreateFile(path, _) => format!("create       {}", show(path)),
             Operation::Append(path, _) => format!("append       {}", show(path)),
             Operation::SyncFile(path) => format!("sync-file    {}", show(path)),
