@@ -11,6 +11,8 @@ pub const LOG_BACKUP: &str = "LOG_BACKUP";
 pub const OWNER: &str = "OWNER";
 /// SST files that are written and not ingested, inside staging.
 pub const OUTPUT: &str = "output";
+/// Files of a bulk load under way, inside live. The name is ours alone: what is in it goes at the next open.
+pub const INGEST: &str = "morphkv.ingest";
 /// The parent timeline's WAL files after a conversion of an attached database.
 pub const UNSHIPPED: &str = "unshipped";
 /// What a control file is called while it is written.

@@ -44,6 +44,7 @@ mod tasks;
 mod verify;
 
 pub use digest::{Content, Digest};
+pub(crate) use preflight::require_wal_inside;
 pub use progress::{Phase, Progress, ProgressCallback, Reporter};
 pub(crate) use verify::{scan, scan_internal_user};
 
@@ -184,9 +185,6 @@ fn prepare(place: &mut Place, job: &Conversion<'_>) -> Result<Prepared> {
     require_target(place, job)?;
     let vfs = place.vfs.clone();
     preflight::require_no_kept(&*vfs, &place.layout, job.keep)?;
-    if job.keep == Keep::Replace && vfs.stat(&place.layout.backup_dir)?.is_some() {
-        place::drop_backup(place)?;
-    }
     place.require_no_strangers("convert")?;
     place.lock_rocks()?;
     preflight::require_renamable(&*vfs, &place.layout)?;
@@ -196,6 +194,7 @@ fn prepare(place: &mut Place, job: &Conversion<'_>) -> Result<Prepared> {
     if let Some(marker) = job.marker {
         place::check_identity(&source, marker)?;
     }
+    require_whole_wal(place, job, &source)?;
     preflight::require_convertible(&*vfs, &place.layout, &source, job.from.comparator())?;
     let room =
         preflight::room(&*vfs, &place.layout, &source, job.settings.compression, sorts_on_disk(&*job.from, &*job.to))?;
@@ -205,9 +204,22 @@ fn prepare(place: &mut Place, job: &Conversion<'_>) -> Result<Prepared> {
     journal.to = Some(EncodingId::of(&*job.to));
     journal.keep = job.keep != Keep::No;
     journal.verify = job.verify;
+    journal.older = place::kept_journal(place)?.map(Box::new);
     let attachment = attachment::read(&*vfs, &place.layout.live)?;
     trap!(vfs, PreflightDone);
     Ok(Prepared { source, journal, attachment, _reservation: reservation })
+}
+
+/// Damage in the middle of the WAL must not be carried over as a hole: opened as usual, RocksDB would end before it.
+fn require_whole_wal(place: &Place, job: &Conversion<'_>, source: &Database) -> Result<()> {
+    let usual = Settings { wal_recovery: WalRecovery::PointInTime, ..source_settings(job) };
+    let usual = Database::open_read_only(&*place.vfs, &place.layout.live, &usual)?;
+    if usual.last_sequence() == source.last_sequence() {
+        return Ok(());
+    }
+    let message = "its WAL is damaged in the middle: opened without converting, it will end before the damage, at the \
+                   last state that is whole; nothing was touched";
+    Err(Error::new(ErrorKind::Corrupt, "convert", message).at(&place.layout.live))
 }
 
 /// Converts the database of a settled place and brings the place to rest with the new one. The caller then opens live

@@ -4,7 +4,7 @@
 use crate::encoding::Comparator;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, Vfs, tree_size};
-use crate::layout::Layout;
+use crate::layout::{Layout, ROCKSDB_CURRENT};
 use crate::place::journal::Keep;
 use crate::rocks::{Compression, Database};
 use parking_lot::Mutex;
@@ -66,15 +66,19 @@ pub fn room(vfs: &dyn Vfs, layout: &Layout, source: &Database, target: Compressi
 /// # Errors
 /// `NoSpace` with both figures. Nothing was changed.
 pub fn reserve(vfs: &dyn Vfs, layout: &Layout, room: Room) -> Result<Reservation> {
-    if room.free_bytes < room.needed_bytes {
+    let device = device(vfs, &layout.parent)?;
+    // Measured again under the lock: another conversion of this process may have reserved meanwhile.
+    let mut all = RESERVED.lock();
+    let reserved = all.entry(device).or_insert(0);
+    let free_bytes = vfs.space(&layout.parent)?.free.saturating_sub(*reserved);
+    if free_bytes < room.needed_bytes {
         let message = format!(
-            "{} bytes are needed beside the database, {} are free; the data is intact, nothing was touched",
-            room.needed_bytes, room.free_bytes
+            "{} bytes are needed beside the database, {free_bytes} are free; the data is intact, nothing was touched",
+            room.needed_bytes
         );
         return Err(Error::new(ErrorKind::NoSpace, STEP, message).at(&layout.parent));
     }
-    let device = device(vfs, &layout.parent)?;
-    *RESERVED.lock().entry(device).or_insert(0) += room.needed_bytes;
+    *reserved += room.needed_bytes;
     Ok(Reservation { device, bytes: room.needed_bytes })
 }
 
@@ -122,12 +126,21 @@ pub fn require_convertible(vfs: &dyn Vfs, layout: &Layout, source: &Database, co
     if blobs > 0 {
         return Err(unsupported(format!("it keeps values in {blobs} blob files")));
     }
-    match wal_directory(vfs, &layout.live)? {
-        Some(directory) if !same_directory(vfs, Path::new(&directory), &layout.live)? => {
-            Err(unsupported(format!("its WAL files lie elsewhere, in {directory}")))
-        }
-        _ => Ok(()),
+    require_wal_inside(vfs, &layout.live)
+}
+
+/// Refuses a database whose WAL files do not lie in its own directory: opening it without them would lose what is in
+/// them, silently.
+///
+/// # Errors
+/// `Unsupported`, naming the directory. Nothing was changed.
+pub(crate) fn require_wal_inside(vfs: &dyn Vfs, live: &Path) -> Result<()> {
+    let Some(named) = wal_directory(vfs, live)? else { return Ok(()) };
+    if may_hold_its_wal(vfs, Path::new(&named), live)? {
+        let message = format!("its WAL files may lie elsewhere, in {named}; the data is intact, nothing was touched");
+        return Err(Error::new(ErrorKind::Unsupported, STEP, message).at(live));
     }
+    Ok(())
 }
 
 /// The `wal_dir` of the newest OPTIONS file, the only place where RocksDB records it.
@@ -141,18 +154,23 @@ fn wal_directory(vfs: &dyn Vfs, live: &Path) -> Result<Option<String>> {
     Ok(value.map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned))
 }
 
-/// A directory of that name may be an old one: the database may have been moved since. What counts is whether WAL files
-/// lie there.
-fn same_directory(vfs: &dyn Vfs, named: &Path, live: &Path) -> Result<bool> {
-    let Some(named_stat) = vfs.stat(named)? else { return Ok(true) };
-    let live_stat = vfs.stat(live)?;
-    if live_stat.is_some_and(|stat| (stat.device, stat.inode) == (named_stat.device, named_stat.inode)) {
-        return Ok(true);
+/// What RocksDB records is the name that it was given once: a relative one, or one of a directory that has been moved
+/// since, says nothing by itself.
+fn may_hold_its_wal(vfs: &dyn Vfs, named: &Path, live: &Path) -> Result<bool> {
+    if named.is_relative() {
+        // RocksDB's own default, recorded by a process that opened the database by a relative name.
+        return Ok(named.file_name() != live.file_name());
     }
-    if named_stat.kind != FileKind::Directory {
-        return Ok(true);
+    let Some(there) = vfs.stat(named)? else { return Ok(false) };
+    let own = vfs.stat(live)?.is_some_and(|own| (own.device, own.inode) == (there.device, there.inode));
+    match there.kind {
+        FileKind::Directory if own => Ok(false),
+        // Another database stands where this one once was.
+        FileKind::Directory if vfs.stat(&named.join(ROCKSDB_CURRENT))?.is_some() => Ok(false),
+        FileKind::Directory => Ok(vfs.list(named)?.iter().any(|name| name.ends_with(".log"))),
+        // A link may lead anywhere.
+        _ => Ok(true),
     }
-    Ok(!vfs.list(named)?.iter().any(|name| name.ends_with(".log")))
 }
 
 /// Tries the swap: a rename of live onto a non-empty directory runs every check of the kernel and cannot succeed.

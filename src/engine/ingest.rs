@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::error::{Error, ErrorKind, Result, show_key};
 use crate::fs::{FileKind, Vfs, remove_tree};
-use crate::layout::{Layout, OUTPUT};
+use crate::layout::{INGEST, Layout};
 use crate::rocks::{SstOptions, SstWriter};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ const FILE_BYTES: u64 = 64 << 20;
 
 /// Removes what bulk loads have left behind; nobody may be at one.
 pub(super) fn sweep(vfs: &dyn Vfs, layout: &Layout) {
-    let output = layout.live.join(OUTPUT);
+    let output = layout.live.join(INGEST);
     let swept = vfs.stat(&output).and_then(|found| match found {
         None => Ok(()),
         Some(_) => remove_tree(vfs, &output),
@@ -52,7 +52,7 @@ impl Engine {
             let message = "the database has a log backup, which does not see bulk loads yet";
             return Err(inner.place(Error::new(ErrorKind::Unsupported, "load entries", message)));
         }
-        let output = inner.layout.live.join(OUTPUT);
+        let output = inner.layout.live.join(INGEST);
         let folder = output.join(inner.ingests.fetch_add(1, Ordering::Relaxed).to_string());
         ensure_dir(&*inner.vfs, &output)?;
         inner.vfs.make_dir(&folder)?;

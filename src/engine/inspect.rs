@@ -134,6 +134,7 @@ fn next_action(action: Action, sight: &Sight) -> String {
         Action::Keep => "open it; the unfinished conversion is started again or dropped",
         Action::OpenThenSweep => "open it, then remove what the finished change left",
         Action::Drop => "remove the unfinished staging directory, then open what is live",
+        Action::DiscardOlder => "go on with the swap: the database that was kept before is removed",
         Action::LiveToBackup => "go on with the swap: live moves to the backup directory",
         Action::StagingToLive => "go on with the swap: staging moves to live",
         Action::BackupToLive => "put the old database back from the backup directory",

@@ -118,8 +118,9 @@ pub fn recover(path: impl AsRef<Path>, options: &Options, abandon: bool) -> Resu
 pub struct RollbackReport {
     /// The encoding of the database that is live now.
     pub encoding: String,
-    /// Sequence numbers used since the conversion: the writes that a rollback loses.
-    pub lost_writes: u64,
+    /// Sequence numbers used since the conversion: the writes that a rollback loses. `None`: the database that went was
+    /// too damaged to tell.
+    pub lost_writes: Option<u64>,
 }
 
 /// The writes that a rollback would lose: sequence numbers used since the conversion.
@@ -138,8 +139,11 @@ pub fn rollback_loss(path: impl AsRef<Path>, options: &Options) -> Result<u64> {
 /// `NotFound` if none is kept; `Refused` if it was changed. Once begun, the next open goes on.
 pub fn rollback(path: impl AsRef<Path>, options: &Options) -> Result<RollbackReport> {
     let mut place = lock(path.as_ref(), options)?;
-    // A damaged live cannot tell; it is then lost as a whole.
-    let lost_writes = place::writes_since_seal(&place, &options.settings()).unwrap_or(0);
+    let lost_writes = match place::writes_since_seal(&place, &options.settings()) {
+        Ok(lost) => Some(lost),
+        Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Refused | ErrorKind::NotFound) => None,
+        Err(error) => return Err(error),
+    };
     let rest = place::rollback(&mut place)?;
     let now = settled(options, &place, rest)?;
     if let Some(leftover) = &now.leftover {
@@ -231,8 +235,9 @@ fn open_to_scan(path: &Path, options: &Options) -> Result<Opened> {
     let encoding = options.known(marker.as_ref()).map_err(|error| error.at(&place.layout.live))?;
     let settings = Settings { comparator: encoding.comparator(), bulk: true, ..options.settings() };
     let database = Database::open_read_only(&*place.vfs, &place.layout.live, &settings)?;
-    if let Some(marker) = &marker {
-        place::check_identity(&database, marker)?;
+    match &marker {
+        Some(marker) => place::check_identity(&database, marker)?,
+        None => conversion::require_wal_inside(&*place.vfs, &place.layout.live)?,
     }
     Ok((place, marker, encoding, database))
 }
@@ -326,5 +331,10 @@ fn require_adoptable(place: &Place, encoding: &Arc<dyn KeyEncoding>) -> Result<(
         let message = format!("it holds column families that are not ours: {}", foreign.join(", "));
         return Err(Error::new(ErrorKind::Unsupported, step, message).at(live));
     }
-    Ok(())
+    let ours = live.join(crate::layout::INGEST);
+    if place.vfs.stat(&ours)?.is_some() {
+        let message = "a name that morphkv uses for itself stands in it; move it away";
+        return Err(Error::new(ErrorKind::Conflict, step, message).at(ours));
+    }
+    conversion::require_wal_inside(&*place.vfs, live)
 }

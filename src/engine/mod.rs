@@ -196,11 +196,9 @@ impl Inner {
 }
 
 impl Engine {
-    /// Makes a handle of an open database. Folders of bulk loads that a crash has left are removed; that they cannot be
-    /// is no reason not to open.
+    /// Makes a handle of an open database.
     pub(crate) fn assemble(parts: Parts) -> Engine {
         let Parts { vfs, layout, lock, database, encoding, marker, durability, stamps, hooks } = parts;
-        ingest::sweep(&*vfs, &layout);
         let stamps = stamps.then(|| Stamps::new(hooks));
         let ingests = AtomicU64::new(0);
         let inner = Inner { database, encoding, marker, durability, stamps, ingests, layout, vfs, lock };

@@ -91,6 +91,7 @@ impl Engine {
         if let Some(leftover) = &settled.leftover {
             place.sweep(leftover);
         }
+        super::ingest::sweep(&*place.vfs, &place.layout);
         assemble(place, database, settled.encoding, marker, &options, attached)
     }
 
@@ -109,7 +110,10 @@ impl Engine {
                 place::check_identity(&database, &marker)?;
                 marker
             }
-            None => legacy_marker(&database),
+            None => {
+                conversion::require_wal_inside(&*place.vfs, &place.layout.live)?;
+                legacy_marker(&database)
+            }
         };
         assemble(place, database, encoding, marker, &options, false)
     }

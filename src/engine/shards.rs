@@ -63,6 +63,8 @@ impl Shards {
         }
         let namespace = parent_of(&path)?;
         match vfs.stat(namespace)?.map(|stat| stat.kind) {
+            // Whoever made it may have died before it was durable.
+            Some(FileKind::Directory) if create => vfs.sync_dir(&self.root)?,
             Some(FileKind::Directory) => {}
             Some(_) => return Err(Error::new(ErrorKind::Refused, "open a shard", "it is no directory").at(namespace)),
             None if create => make_durably(&*vfs, namespace)?,

@@ -20,12 +20,13 @@ pub(super) fn apply(place: &mut Place, sight: &Sight, step: Action) -> Result<()
     match step {
         Action::Drop => {
             clear_empty_live(place)?;
-            sweep::drop_staging(place)
+            sweep::drop_staging(place, journal)
         }
+        Action::DiscardOlder => sweep::discard(place, &place.layout.backup_dir),
         Action::LiveToBackup => live_to_backup(place),
         Action::StagingToLive => staging_to_live(place),
         Action::BackupToLive => backup_to_live(place),
-        Action::LiveToStaging => live_to_staging(place, journal),
+        Action::LiveToStaging => live_to_staging(place),
         Action::Settle => settle(place, sight, journal),
         Action::KeepAfterAll => {
             let kept = Journal { kind: Kind::Convert, keep: true, ..journal.in_phase(Phase::Kept) };
@@ -93,11 +94,9 @@ fn backup_to_live(place: &mut Place) -> Result<()> {
     Ok(())
 }
 
-fn live_to_staging(place: &mut Place, journal: &Journal) -> Result<()> {
+fn live_to_staging(place: &mut Place) -> Result<()> {
     trap!(place.vfs, LiveToStagingBefore);
-    if journal.kind == Kind::Rollback {
-        place.lock_rocks()?;
-    }
+    place.lock_rocks()?;
     rename(place, &place.layout.live, &place.layout.staging)?;
     trap!(place.vfs, LiveToStagingMoved);
     sync_parent(place)?;
@@ -120,7 +119,9 @@ fn settle(place: &mut Place, sight: &Sight, journal: &Journal) -> Result<()> {
 
 fn write_settled(place: &Place, journal: &Journal) -> Result<()> {
     trap!(place.vfs, JournalSettledBefore);
-    journal::write(&*place.vfs, &place.layout, journal)?;
+    // What was kept before is gone, or is nothing to this change any more.
+    let settled = Journal { older: None, ..journal.clone() };
+    journal::write(&*place.vfs, &place.layout, &settled)?;
     trap!(place.vfs, JournalSettledAfter);
     Ok(())
 }

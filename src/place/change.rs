@@ -9,8 +9,9 @@
 //! | marker, synced | the same |
 //! | journal Ready | 10 or 14: roll forward |
 
+use super::decide::Staging;
 use super::journal::{self, Journal, Kind, Phase};
-use super::{Place, Rest, sweep};
+use super::{Place, Rest, observe, sweep};
 use crate::encoding::{EncodingId, KeyEncoding};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{sync_tree, write_atomic};
@@ -76,14 +77,23 @@ pub fn finish(place: &Place, journal: &Journal, verify: impl FnOnce() -> Result<
 }
 
 /// After a failed build: removes staging and the journal if they can be removed; what remains is told by the journal.
-/// Nothing happens once the journal says Ready, since then only the table may judge.
+/// Nothing happens once the journal says Ready, since then only the table may judge, and a directory at staging's name
+/// that is not ours stays.
 pub fn drop_staging_quietly(place: &Place, journal: &Journal) {
-    let still_building = match journal::read(&*place.vfs, &place.layout) {
-        Ok(journal::JournalState::Read(found)) => found.id == journal.id && found.phase == Phase::Building,
-        _ => false,
-    };
-    if still_building && let Err(error) = sweep::drop_staging(place) {
+    if let Err(error) = try_drop_staging(place, journal) {
         tracing::warn!(path = %place.layout.staging.display(), %error, "a failed change could not be cleared up yet");
+    }
+}
+
+fn try_drop_staging(place: &Place, journal: &Journal) -> Result<()> {
+    let sight = observe(&*place.vfs, &place.layout)?;
+    match sight.journal {
+        Some(found) if found.id == journal.id && found.phase == Phase::Building => {}
+        _ => return Ok(()),
+    }
+    match sight.observed.staging {
+        Staging::Foreign => sweep::end_change(place, journal),
+        Staging::Absent | Staging::Partial | Staging::New => sweep::drop_staging(place, journal),
     }
 }
 
@@ -93,7 +103,7 @@ pub fn drop_staging_quietly(place: &Place, journal: &Journal) {
 /// The same state, or live alone.
 pub fn abandon(place: &mut Place, journal: &Journal) -> Result<()> {
     match place.settle()? {
-        Rest::Building { journal: found, .. } if found == *journal => sweep::drop_staging(place),
+        Rest::Building { journal: found, .. } if found == *journal => sweep::drop_staging(place, journal),
         _ => Err(Error::new(ErrorKind::Conflict, "abandon a change", "it is not under way").at(&place.layout.live)),
     }
 }

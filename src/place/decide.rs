@@ -47,6 +47,8 @@ pub enum Backup {
     Source,
     /// `X`
     SourceChanged,
+    /// `K`: kept from the change before this one.
+    Older,
     /// `F`
     Foreign,
 }
@@ -105,6 +107,8 @@ pub enum Action {
     OpenThenSweep,
     /// Remove staging and the journal.
     Drop,
+    /// Remove the old database that is kept from the change before this one.
+    DiscardOlder,
     /// live -> backup directory.
     LiveToBackup,
     /// staging -> live.
@@ -154,7 +158,7 @@ fn without_journal(seen: &Observed) -> (u8, Action) {
 }
 
 fn building(seen: &Observed, replaces: bool) -> (u8, Action) {
-    if seen.staging == Staging::Foreign || seen.backup != Backup::Absent {
+    if seen.staging == Staging::Foreign || !matches!(seen.backup, Backup::Absent | Backup::Older) {
         return (9, Action::Refuse);
     }
     match seen.live {
@@ -171,9 +175,10 @@ fn ready(seen: &Observed, replaces: bool) -> (u8, Action) {
     let unsealed = matches!(seen.staging, Staging::Absent | Staging::Partial);
     let source_kept = matches!(seen.backup, Backup::Source | Backup::SourceChanged);
     match (seen.live, seen.backup) {
+        (Live::Source, Backup::Older) if replaces && seen.staging == Staging::New => (10, Action::DiscardOlder),
         (Live::Source, Backup::Absent) if replaces && seen.staging == Staging::New => (10, LiveToBackup),
-        (Live::Source, Backup::Absent) if replaces && unsealed => (11, Drop),
-        (Live::SourceChanged, Backup::Absent) if replaces && ours => (12, Drop),
+        (Live::Source, Backup::Absent | Backup::Older) if replaces && unsealed => (11, Drop),
+        (Live::SourceChanged, Backup::Absent | Backup::Older) if replaces && ours => (12, Drop),
         (Live::Source | Live::SourceChanged, _) if replaces => (13, Refuse),
         (Live::Absent, Backup::SourceChanged) if seen.staging == Staging::New => (15, BackupToLive),
         (Live::Absent, _) if seen.staging == Staging::New => (14, StagingToLive),
@@ -198,9 +203,10 @@ fn done(seen: &Observed) -> (u8, Action) {
 }
 
 fn kept(seen: &Observed) -> (u8, Action) {
-    match (seen.live, seen.staging, seen.backup) {
-        (Live::New, Staging::Absent, Backup::Absent) => (25, Action::DropJournal),
-        (Live::New, Staging::Absent, _) => (24, Action::Open),
+    // Whatever stands at staging's name is not ours any more.
+    match (seen.live, seen.backup) {
+        (Live::New, Backup::Absent) => (25, Action::DropJournal),
+        (Live::New, _) => (24, Action::Open),
         _ => (26, Action::Refuse),
     }
 }
@@ -237,15 +243,16 @@ mod tests {
         (3, "none", "*", "W", "*", "*", Action::Open),
         (4, "none", "*", "-", "-", "-", Action::Absent),
         (5, "none", "*", "*", "*", "*", Action::Refuse),
-        (6, "building", "y", "O", "-PN", "-", Action::Keep),
-        (7, "building", "y", "X", "-PN", "-", Action::Drop),
-        (8, "building", "n", "-", "-PN", "-", Action::Drop),
+        (6, "building", "y", "O", "-PN", "-K", Action::Keep),
+        (7, "building", "y", "X", "-PN", "-K", Action::Drop),
+        (8, "building", "n", "-", "-PN", "-K", Action::Drop),
         (9, "building", "*", "*", "*", "*", Action::Refuse),
         (10, "ready", "y", "O", "N", "-", Action::LiveToBackup),
-        (11, "ready", "y", "O", "-P", "-", Action::Drop),
-        (12, "ready", "y", "X", "-PN", "-", Action::Drop),
+        (10, "ready", "y", "O", "N", "K", Action::DiscardOlder),
+        (11, "ready", "y", "O", "-P", "-K", Action::Drop),
+        (12, "ready", "y", "X", "-PN", "-K", Action::Drop),
         (13, "ready", "y", "OX", "*", "*", Action::Refuse),
-        (14, "ready", "*", "-", "N", "-OF", Action::StagingToLive),
+        (14, "ready", "*", "-", "N", "-OFK", Action::StagingToLive),
         (15, "ready", "*", "-", "N", "X", Action::BackupToLive),
         (16, "ready", "y", "-", "-P", "OX", Action::BackupToLive),
         (17, "ready", "n", "-", "-P", "-", Action::Drop),
@@ -256,8 +263,8 @@ mod tests {
         (21, "done", "*", "N", "-PN", "O-", Action::OpenThenSweep),
         (22, "done", "*", "N", "*", "*", Action::OpenThenSweep),
         (23, "done", "*", "*", "*", "*", Action::Refuse),
-        (25, "kept", "*", "N", "-", "-", Action::DropJournal),
-        (24, "kept", "*", "N", "-", "*", Action::Open),
+        (25, "kept", "*", "N", "*", "-", Action::DropJournal),
+        (24, "kept", "*", "N", "*", "*", Action::Open),
         (26, "kept", "*", "*", "*", "*", Action::Refuse),
         (27, "rollback ready", "*", "NP", "-", "O", Action::LiveToStaging),
         (28, "rollback ready", "*", "-", "-PN", "O", Action::BackupToLive),
@@ -281,8 +288,13 @@ mod tests {
     ];
     const STAGINGS: [(char, Staging); 4] =
         [('-', Staging::Absent), ('N', Staging::New), ('P', Staging::Partial), ('F', Staging::Foreign)];
-    const BACKUPS: [(char, Backup); 4] =
-        [('-', Backup::Absent), ('O', Backup::Source), ('X', Backup::SourceChanged), ('F', Backup::Foreign)];
+    const BACKUPS: [(char, Backup); 5] = [
+        ('-', Backup::Absent),
+        ('O', Backup::Source),
+        ('X', Backup::SourceChanged),
+        ('K', Backup::Older),
+        ('F', Backup::Foreign),
+    ];
 
     fn changes() -> Vec<(String, char, Change)> {
         let mut changes = vec![("none".into(), '*', Change::None), ("unreadable".into(), '*', Change::Unreadable)];

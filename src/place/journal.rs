@@ -124,6 +124,10 @@ pub struct Journal {
     pub keep: bool,
     /// How it is verified.
     pub verify: Verify,
+    /// The journal that stood before and stands again if this change is dropped: of an old database that is kept and
+    /// gives way only once this change is Ready.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub older: Option<Box<Journal>>,
 }
 
 impl Journal {
@@ -138,6 +142,7 @@ impl Journal {
             to: None,
             keep: false,
             verify: Verify::Full,
+            older: None,
         }
     }
 
@@ -172,7 +177,14 @@ pub fn to_bytes(journal: &Journal) -> Result<Vec<u8>> {
 /// # Errors
 /// `Corrupt` or `Unsupported`.
 pub fn from_bytes(bytes: &[u8]) -> Result<Journal> {
-    control::decode("read the journal", bytes, JOURNAL_FORMAT)
+    let journal: Journal = control::decode("read the journal", bytes, JOURNAL_FORMAT)?;
+    let older = journal.older.as_deref();
+    if older.is_some_and(|older| older.older.is_some() || older.phase != Phase::Kept || older.format != JOURNAL_FORMAT)
+    {
+        let message = "it names an earlier journal that cannot have stood before it";
+        return Err(Error::new(ErrorKind::Corrupt, "read the journal", message));
+    }
+    Ok(journal)
 }
 
 /// Reads the journal of a place.
@@ -223,11 +235,20 @@ pub fn fingerprint(vfs: &dyn Vfs, path: &Path) -> Result<Fingerprint> {
         hasher.update(format!("{name} {}\n", stat.len).as_bytes());
     }
     print.digest = format!("{:032x}", hasher.digest128());
-    let identity = path.join(ROCKSDB_IDENTITY);
-    if vfs.stat(&identity)?.is_some() {
-        print.identity = String::from_utf8_lossy(&vfs.read(&identity, 256)?).trim().to_owned();
-    }
+    print.identity = rocksdb_identity(vfs, path)?;
     Ok(print)
+}
+
+/// RocksDB's `IDENTITY` of the directory at `path`; empty if there is none.
+///
+/// # Errors
+/// `Io`. Nothing was changed.
+pub fn rocksdb_identity(vfs: &dyn Vfs, path: &Path) -> Result<String> {
+    let identity = path.join(ROCKSDB_IDENTITY);
+    match vfs.stat(&identity)? {
+        Some(_) => Ok(String::from_utf8_lossy(&vfs.read(&identity, 256)?).trim().to_owned()),
+        None => Ok(String::new()),
+    }
 }
 
 /// What a change that begins must know of the database that it replaces.

@@ -25,9 +25,10 @@ mod sweep;
 
 pub use change::{Built, NewDatabase, abandon, create, drop_staging_quietly, finish, start};
 pub use destroy::destroy;
+use observe::observe_under;
 pub use observe::{Sight, check_identity, observe, read_identity};
 pub use refuse::refusal;
-pub use rollback::{drop_backup, require_kept, rollback, writes_since_seal};
+pub use rollback::{drop_backup, kept_journal, require_kept, rollback, writes_since_seal};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, Vfs};
@@ -216,6 +217,7 @@ impl Place {
 fn step_name(step: Action) -> &'static str {
     match step {
         Action::Drop => "remove the unfinished staging directory",
+        Action::DiscardOlder => "remove the database that was kept before",
         Action::LiveToBackup => "move live to the backup directory",
         Action::StagingToLive => "move staging to live",
         Action::BackupToLive => "put the old database back from the backup directory",
@@ -243,11 +245,12 @@ fn refusal_without_journal(layout: &Layout) -> Error {
 fn strangers(layout: &Layout, sight: &Sight) -> Vec<String> {
     use decide::{Backup, Staging};
     let seen = &sight.observed;
-    let alone = seen.change == Change::None;
+    // While an old database is kept nothing is being built or swept: what stands at those names is somebody's.
+    let at_rest = matches!(seen.change, Change::None | Change::Of { phase: journal::Phase::Kept, .. });
     [
-        (seen.staging == Staging::Foreign, &layout.staging),
-        (seen.backup == Backup::Foreign || (seen.backup == Backup::SourceChanged), &layout.backup_dir),
-        (seen.trash && alone, &layout.trash),
+        (seen.staging == Staging::Foreign || (at_rest && seen.staging != Staging::Absent), &layout.staging),
+        (matches!(seen.backup, Backup::Foreign | Backup::SourceChanged), &layout.backup_dir),
+        (seen.trash && at_rest, &layout.trash),
         (seen.restore, &layout.restore),
     ]
     .into_iter()

@@ -16,6 +16,10 @@ enum Thing {
     Old,
     /// The old database, written to by other software since.
     OldWritten,
+    /// The old database, with files of it gone since.
+    OldShrunk,
+    /// An older database still, kept from the conversion before this one.
+    Older,
     /// The new database, being built.
     Unsealed,
     /// The new database, sealed; nobody has had a handle.
@@ -38,6 +42,8 @@ struct State {
     trash: Option<Thing>,
     /// Kind as a number (convert 0, create 1, rollback 2, destroy 3), phase as a number, keep.
     journal: Option<(u8, u8, bool)>,
+    /// The journal carries the one of an older, kept database.
+    older: bool,
 }
 
 const KINDS: [Kind; 4] = [Kind::Convert, Kind::Create, Kind::Rollback, Kind::Destroy];
@@ -46,7 +52,10 @@ const PHASES: [Phase; 4] = [Phase::Building, Phase::Ready, Phase::Done, Phase::K
 #[derive(Debug, Clone, Copy)]
 enum Effect {
     Journal(u8, u8, bool),
-    DropJournal,
+    /// A conversion begins that is to replace the kept database: what was new is the source now.
+    BeginReplacing,
+    /// The journal goes, or the one before it comes back.
+    EndChange,
     MakeStaging,
     Seal,
     Move(Name, Name),
@@ -76,8 +85,21 @@ impl State {
 
     fn after(mut self, effect: Effect) -> State {
         match effect {
-            Effect::Journal(kind, phase, keep) => self.journal = Some((kind, phase, keep)),
-            Effect::DropJournal => self.journal = None,
+            Effect::Journal(kind, phase, keep) => {
+                self.journal = Some((kind, phase, keep));
+                self.older &= phase < 2;
+            }
+            Effect::BeginReplacing => {
+                self = State { live: Some(Thing::Old), journal: Some((0, 0, true)), older: true, ..self };
+                self.backup = self.backup.map(|_| Thing::Older);
+            }
+            Effect::EndChange if self.older => {
+                let whole = matches!(self.live, Some(Thing::Old | Thing::OldWritten));
+                self.live = if whole { Some(Thing::Acknowledged) } else { self.live };
+                self.backup = self.backup.map(|thing| if thing == Thing::Older { Thing::Old } else { thing });
+                (self.journal, self.older) = (Some((0, 3, true)), false);
+            }
+            Effect::EndChange => self.journal = None,
             Effect::MakeStaging => self.staging = Some(Thing::Unsealed),
             Effect::Seal => self.staging = Some(Thing::Sealed),
             Effect::Move(from, to) => {
@@ -111,7 +133,7 @@ impl State {
             Some(Thing::OldWritten) => Live::SourceChanged,
             Some(Thing::Sealed | Thing::Acknowledged) => Live::New,
             Some(Thing::Unsealed | Thing::Damaged) => Live::Partial,
-            Some(Thing::Half) => Live::Foreign,
+            Some(Thing::Half | Thing::OldShrunk | Thing::Older) => Live::Foreign,
         };
         let staging = match self.staging {
             None => Staging::Absent,
@@ -125,6 +147,7 @@ impl State {
             Some(_) if alone => Backup::Foreign,
             Some(Thing::Old) => Backup::Source,
             Some(Thing::OldWritten) => Backup::SourceChanged,
+            Some(Thing::Older) if self.older => Backup::Older,
             Some(_) => Backup::Foreign,
         };
         Observed { change, live, staging, backup, trash: self.trash.is_some(), restore: false, twins: false }
@@ -142,7 +165,7 @@ fn discard(name: Name) -> Vec<Effect> {
 }
 
 fn discard_all(names: &[Name]) -> Vec<Effect> {
-    names.iter().flat_map(|name| discard(*name)).chain([Effect::DropJournal]).collect()
+    names.iter().flat_map(|name| discard(*name)).chain([Effect::EndChange]).collect()
 }
 
 /// The effects of one step, as `apply` and `sweep` do them; `None`: at rest.
@@ -162,6 +185,7 @@ fn effects(state: &State) -> (u8, Option<Vec<Effect>>) {
         }
         Action::OpenThenSweepRollback => discard_all(&[S]),
         Action::Drop => [vec![Effect::RemoveEmptyLive], discard_all(&[S])].concat(),
+        Action::DiscardOlder => discard(B),
         Action::LiveToBackup => vec![Effect::Move(L, B)],
         Action::StagingToLive => vec![Effect::RemoveEmptyLive, Effect::Move(S, L)],
         Action::BackupToLive => vec![Effect::RemoveEmptyLive, Effect::Move(B, L)],
@@ -170,7 +194,7 @@ fn effects(state: &State) -> (u8, Option<Vec<Effect>>) {
         Action::Settle => vec![Effect::Journal(kind, 2, false)],
         Action::KeepAfterAll => vec![Effect::Journal(0, 3, true)],
         Action::RollbackDone => vec![Effect::Journal(2, 2, keep)],
-        Action::DropJournal => vec![Effect::DropJournal],
+        Action::DropJournal => vec![Effect::EndChange],
         Action::Destroy => discard_all(&[S, B, L]),
     };
     (row, Some(steps))
@@ -188,7 +212,11 @@ fn beginnings(state: &State) -> Vec<Vec<Effect>> {
             vec![build(0, false), build(0, true), vec![Effect::Journal(3, 1, false)]]
         }
         (Action::Open, Some((0, 3, true))) => {
+            let replace = vec![Effect::BeginReplacing, Effect::MakeStaging, Effect::Seal, Effect::Journal(0, 1, true)];
             let mut ways = vec![vec![Effect::Journal(0, 2, true)]];
+            if state.staging.is_none() && state.trash.is_none() {
+                ways.push(replace);
+            }
             if state.backup == Some(Thing::Old) {
                 ways.push(vec![Effect::Journal(2, 1, true)]);
             }
@@ -205,6 +233,8 @@ fn meddling(state: &State) -> Vec<State> {
         let mut meddled = *state;
         if *meddled.at(name) == Some(Thing::Old) {
             *meddled.at(name) = Some(Thing::OldWritten);
+            states.push(meddled);
+            *meddled.at(name) = Some(Thing::OldShrunk);
             states.push(meddled);
         }
     }
@@ -253,7 +283,7 @@ fn recover(state: State, reached: &mut BTreeSet<State>, rows: &mut BTreeSet<u8>)
 
 #[test]
 fn every_reachable_state_keeps_all_keys() {
-    let old = State { live: Some(Thing::Old), staging: None, backup: None, trash: None, journal: None };
+    let old = State { live: Some(Thing::Old), staging: None, backup: None, trash: None, journal: None, older: false };
     let empty = State { live: None, ..old };
     let mut todo = vec![old, empty];
     let mut done = BTreeSet::new();
@@ -272,7 +302,9 @@ fn every_reachable_state_keeps_all_keys() {
         }
         let rolling_back = state.journal.is_some_and(|(kind, ..)| kind == 2);
         if !destroying && holds(&state, Thing::OldWritten) {
-            assert!(holds(&rest, Thing::OldWritten), "others' writes lost: {state:?} -> {rest:?}");
+            // A replacing conversion that is dropped gives the live database its earlier name back.
+            let renamed = state.older && !rest.older && rest.live == Some(Thing::Acknowledged);
+            assert!(renamed || holds(&rest, Thing::OldWritten), "others' writes lost: {state:?} -> {rest:?}");
         }
         if !destroying && !rolling_back && holds(&state, Thing::Acknowledged) {
             assert!(holds(&rest, Thing::Acknowledged), "acknowledged writes lost: {state:?} -> {rest:?}");

@@ -5,7 +5,7 @@
 //! many open files, an I/O error, no permission) is returned as an error, so that nothing moves because of it.
 
 use super::decide::{Backup, Change, Live, Observed, Staging};
-use super::journal::{self, Journal, JournalState};
+use super::journal::{self, Journal, JournalState, Kind, Source};
 use crate::encoding::Comparator;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, Stat, Vfs};
@@ -52,11 +52,18 @@ fn read_marker(vfs: &dyn Vfs, directory: &Path) -> Result<MarkerFound> {
 /// # Errors
 /// Any failure of a look. Nothing was changed.
 pub fn observe(vfs: &dyn Vfs, layout: &Layout) -> Result<Sight> {
+    observe_under(vfs, layout, journal::read(vfs, layout)?)
+}
+
+/// As [`observe`], as if this were the journal: to learn what the table would say before it is written.
+///
+/// # Errors
+/// Any failure of a look. Nothing was changed.
+pub fn observe_under(vfs: &dyn Vfs, layout: &Layout, state: JournalState) -> Result<Sight> {
     let live = vfs.stat(&layout.live)?;
     let staging = vfs.stat(&layout.staging)?;
     let backup = vfs.stat(&layout.backup_dir)?;
     let trash = vfs.stat(&layout.trash)?;
-    let state = journal::read(vfs, layout)?;
     let mut sight = Sight {
         observed: Observed {
             change: Change::None,
@@ -197,10 +204,13 @@ fn live_under(
         MarkerFound::Good(marker) => {
             let live = match &journal.source {
                 Some(source) if source.marker_id == Some(marker.origin.id) => {
-                    if journal::fingerprint(vfs, directory)? == source.fingerprint {
-                        Live::Source
-                    } else {
-                        Live::SourceChanged
+                    match compare(vfs, directory, source, Some(&marker), journal.kind)? {
+                        Compared::Same => Live::Source,
+                        Compared::MovedOn => Live::SourceChanged,
+                        Compared::Damaged => {
+                            sight.reason = LOST.into();
+                            Live::Foreign
+                        }
                     }
                 }
                 _ => {
@@ -221,14 +231,17 @@ fn live_under(
 }
 
 fn live_unmarked(vfs: &dyn Vfs, directory: &Path, journal: &Journal, sight: &mut Sight) -> Result<Live> {
-    if let Some(source) = journal.source.as_ref().filter(|source| source.marker_id.is_none()) {
-        let now = journal::fingerprint(vfs, directory)?;
-        if now == source.fingerprint {
-            return Ok(Live::Source);
-        }
-        if !now.identity.is_empty() && now.identity == source.fingerprint.identity {
-            return Ok(Live::SourceChanged);
-        }
+    if let Some(source) = journal.source.as_ref().filter(|source| source.marker_id.is_none())
+        && has_identity_file(vfs, directory, source)?
+    {
+        return match compare(vfs, directory, source, None, journal.kind)? {
+            Compared::Same => Ok(Live::Source),
+            Compared::MovedOn => Ok(Live::SourceChanged),
+            Compared::Damaged => {
+                sight.reason = LOST.into();
+                Ok(Live::Foreign)
+            }
+        };
     }
     sight.reason = "it has no marker".into();
     let ours = owned(vfs, directory, journal.id)? || identity_id(vfs, directory)? == Some(journal.id);
@@ -247,34 +260,82 @@ fn staging_under(vfs: &dyn Vfs, layout: &Layout, stat: Option<Stat>, journal: &J
         }
         MarkerFound::Good(_) => Ok(Staging::Foreign),
         MarkerFound::None | MarkerFound::Bad(_) => {
-            Ok(if owned(vfs, directory, journal.id)? { Staging::Partial } else { Staging::Foreign })
+            let ours = owned(vfs, directory, journal.id)? || identity_id(vfs, directory)? == Some(journal.id);
+            Ok(if ours { Staging::Partial } else { Staging::Foreign })
         }
     }
 }
 
 fn backup_under(vfs: &dyn Vfs, layout: &Layout, stat: Option<Stat>, journal: &Journal) -> Result<Backup> {
     let Some(stat) = stat else { return Ok(Backup::Absent) };
-    let Some(source) = &journal.source else { return Ok(Backup::Foreign) };
     if stat.kind != FileKind::Directory {
         return Ok(Backup::Foreign);
     }
     let directory = layout.backup_dir.as_path();
-    let marked = match read_marker(vfs, directory)? {
-        MarkerFound::Good(marker) => Some(marker.origin.id),
+    let marker = match read_marker(vfs, directory)? {
+        MarkerFound::Good(marker) => Some(*marker),
         MarkerFound::None => None,
         MarkerFound::Bad(_) => return Ok(Backup::Foreign),
     };
-    if marked != source.marker_id {
-        return Ok(Backup::Foreign);
+    let is = |source: &Source| -> Result<bool> {
+        Ok(source.marker_id == marker.as_ref().map(|marker| marker.origin.id)
+            && has_identity_file(vfs, directory, source)?)
+    };
+    if let Some(source) = &journal.source
+        && is(source)?
+    {
+        return Ok(match compare(vfs, directory, source, marker.as_ref(), journal.kind)? {
+            Compared::Same => Backup::Source,
+            Compared::MovedOn => Backup::SourceChanged,
+            Compared::Damaged => Backup::Foreign,
+        });
     }
-    let now = journal::fingerprint(vfs, directory)?;
-    if now == source.fingerprint {
-        Ok(Backup::Source)
-    } else if now.identity == source.fingerprint.identity {
-        Ok(Backup::SourceChanged)
-    } else {
-        Ok(Backup::Foreign)
+    let older = journal.older.as_ref().and_then(|older| older.source.as_ref());
+    match older {
+        Some(older) if is(older)? && journal::fingerprint(vfs, directory)? == older.fingerprint => Ok(Backup::Older),
+        _ => Ok(Backup::Foreign),
     }
+}
+
+const LOST: &str = "it is the database that the journal speaks of, but files of it are missing or damaged since";
+
+/// How a directory that carries the source's id stands to the source as the journal describes it.
+enum Compared {
+    /// Not a byte was written.
+    Same,
+    /// It opens, and holds all that the source held, and maybe more: other software has been at it.
+    MovedOn,
+    /// It has lost something. It is not the truth any more, and nothing may be thrown away in its favour.
+    Damaged,
+}
+
+fn compare(vfs: &dyn Vfs, directory: &Path, source: &Source, marker: Option<&Marker>, kind: Kind) -> Result<Compared> {
+    let same = journal::fingerprint(vfs, directory)? == source.fingerprint;
+    // A rollback throws the new database away for this one: names and sizes do not prove enough for that.
+    if same && kind != Kind::Rollback {
+        return Ok(Compared::Same);
+    }
+    if vfs.stat(&directory.join(ROCKSDB_CURRENT))?.is_none() {
+        return Ok(Compared::Damaged);
+    }
+    let comparator = if marker.is_some() { Comparator::Bytewise } else { Comparator::SlashSpans };
+    let opened = Database::open_read_only(vfs, directory, &Settings { comparator, ..look_settings() });
+    let sequence = opened.and_then(|database| {
+        marker.map_or(Ok(()), |marker| check_identity(&database, marker))?;
+        Ok(database.last_sequence())
+    });
+    match sequence {
+        Ok(sequence) if sequence < source.last_sequence => Ok(Compared::Damaged),
+        Ok(_) if same => Ok(Compared::Same),
+        Ok(_) => Ok(Compared::MovedOn),
+        Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Refused) => Ok(Compared::Damaged),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the directory is the source by RocksDB's own identity, which lies in a file.
+fn has_identity_file(vfs: &dyn Vfs, directory: &Path, source: &Source) -> Result<bool> {
+    Ok(journal::rocksdb_identity(vfs, directory)? == source.fingerprint.identity)
 }
 
 /// Whether the directory was made by the change `id`: its owner file says so, or it holds nothing else yet.

@@ -1,6 +1,6 @@
 //! The words of a refusal: what was found, that the data is intact, and what to type next.
 
-use super::decide::{Change, Live};
+use super::decide::{Backup, Change, Live};
 use super::observe::Sight;
 use crate::error::{Error, ErrorKind};
 use crate::layout::Layout;
@@ -21,8 +21,16 @@ pub fn refusal(layout: &Layout, row: u8, sight: &Sight) -> Error {
             sight.reason
         ))
         .next(inspect),
-        26 => refused(format!("live is damaged ({}); the old database is whole in the backup directory", sight.reason))
-            .next(format!("morphkv rollback {live} -y")),
+        26 => {
+            let reason = if sight.reason.is_empty() { "it is gone" } else { &sight.reason };
+            let whole = sight.observed.backup == Backup::Source;
+            let message = format!(
+                "live is damaged ({reason}); the old database from before the conversion {} in the backup directory",
+                if whole { "stands whole" } else { "is not whole either" }
+            );
+            let next = if whole { format!("morphkv rollback {live} -y") } else { inspect };
+            refused(message).next(next)
+        }
         _ => refused(format!(
             "an interrupted change left a state that it cannot have made itself (row {row}: journal {}, live {:?}, \
              staging {:?}, backup directory {:?}){}; nothing was touched",

@@ -8,8 +8,9 @@
 //! | journal Done | 32: open, then sweep |
 //! | staging removed, journal dropped | 3 |
 
-use super::journal::{self, Journal, Kind, Phase};
-use super::{Place, Rest, observe};
+use super::decide::{Action, Live, decide};
+use super::journal::{self, Journal, JournalState, Kind, Phase};
+use super::{Place, Rest, observe_under, refusal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::rocks::{Database, Settings};
 use crate::trap::trap;
@@ -17,9 +18,9 @@ use crate::trap::trap;
 fn kept(place: &Place, step: &'static str) -> Result<Journal> {
     let none = |place: &Place| Error::new(ErrorKind::NotFound, step, "no old database is kept").at(&place.layout.live);
     let journal = match journal::read(&*place.vfs, &place.layout)? {
-        journal::JournalState::Read(journal) => journal,
-        journal::JournalState::None => return Err(none(place)),
-        journal::JournalState::Unreadable(why) => {
+        JournalState::Read(journal) => journal,
+        JournalState::None => return Err(none(place)),
+        JournalState::Unreadable(why) => {
             let message = format!("the journal cannot be read: {why}; nothing was touched");
             return Err(Error::new(ErrorKind::Refused, step, message).at(&place.layout.journal));
         }
@@ -53,20 +54,23 @@ pub fn writes_since_seal(place: &Place, settings: &Settings) -> Result<u64> {
 pub fn rollback(place: &mut Place) -> Result<Rest> {
     let step = "roll back";
     let mut journal = kept(place, step)?;
-    let sight = observe(&*place.vfs, &place.layout)?;
-    if sight.observed.backup != super::decide::Backup::Source {
-        let message = "the old database in the backup directory is not as the conversion left it; nothing was touched";
-        return Err(Error::new(ErrorKind::Refused, step, message).at(&place.layout.backup_dir));
-    }
-    if sight.observed.staging != super::decide::Staging::Absent || sight.observed.trash {
-        let message = "something stands at the name of the staging directory or the trash; move it away";
-        return Err(Error::new(ErrorKind::Conflict, step, message).at(&place.layout.staging));
-    }
-    if sight.observed.live == super::decide::Live::New {
-        place.lock_rocks()?;
-    }
+    place.require_no_strangers(step)?;
     journal.kind = Kind::Rollback;
     journal.phase = Phase::Ready;
+    // Written only if the table will carry it through: a rollback that was refused must not happen later.
+    let sight = observe_under(&*place.vfs, &place.layout, JournalState::Read(Box::new(journal.clone())))?;
+    match decide(&sight.observed) {
+        (_, Action::LiveToStaging | Action::BackupToLive) => {}
+        (_, Action::KeepAfterAll) => {
+            let message =
+                "the old database in the backup directory is not as the conversion left it; nothing was touched";
+            return Err(Error::new(ErrorKind::Refused, step, message).at(&place.layout.backup_dir));
+        }
+        (row, _) => return Err(refusal(&place.layout, row, &sight)),
+    }
+    if sight.observed.live != Live::Absent {
+        place.lock_rocks()?;
+    }
     trap!(place.vfs, RollbackBefore);
     journal::write(&*place.vfs, &place.layout, &journal)?;
     trap!(place.vfs, RollbackAfter);
@@ -75,21 +79,32 @@ pub fn rollback(place: &mut Place) -> Result<Rest> {
     rest
 }
 
+/// The journal of the kept old database, if one is kept.
+///
+/// # Errors
+/// `Refused` if the journal cannot be read. Nothing was changed.
+pub fn kept_journal(place: &Place) -> Result<Option<Journal>> {
+    match kept(place, "look for the kept database") {
+        Ok(journal) => Ok(Some(journal)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Removes the kept old database.
 ///
 /// # Errors
-/// `NotFound` if none is kept. Once begun, the next open goes on.
+/// `NotFound` if none is kept; `Conflict` if what stands in its place is not what was kept. Once begun, the next open
+/// goes on.
 pub fn drop_backup(place: &mut Place) -> Result<()> {
-    let journal = kept(place, "drop the kept database")?;
+    let step = "drop the kept database";
+    let journal = kept(place, step)?;
+    place.require_no_strangers(step)?;
     match place.settle()? {
         Rest::Open { .. } => {}
-        _ => {
-            return Err(
-                Error::new(ErrorKind::Refused, "drop the kept database", "live is not whole").at(&place.layout.live)
-            );
-        }
+        _ => return Err(Error::new(ErrorKind::Refused, step, "live is not whole").at(&place.layout.live)),
     }
-    if matches!(journal::read(&*place.vfs, &place.layout)?, journal::JournalState::None) {
+    if matches!(journal::read(&*place.vfs, &place.layout)?, JournalState::None) {
         return Ok(()); // The backup directory was gone already, and settling has noticed.
     }
     let done = journal.in_phase(Phase::Done);

@@ -41,13 +41,24 @@ pub(super) fn drop_journal(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// DROP of the table: staging and the journal go.
+/// DROP of the table: staging goes, and the journal, or the one that stood before comes back.
 ///
 /// # Errors
-/// A state of the same row, or without a journal.
-pub(super) fn drop_staging(place: &Place) -> Result<()> {
+/// A state of the same row, or the state before the change.
+pub(super) fn drop_staging(place: &Place, journal: &Journal) -> Result<()> {
     discard(place, &place.layout.staging)?;
-    drop_journal(place)
+    end_change(place, journal)
+}
+
+/// The last effect of a change that came to nothing.
+///
+/// # Errors
+/// The journal stands, or what stood before it.
+pub(super) fn end_change(place: &Place, journal: &Journal) -> Result<()> {
+    match &journal.older {
+        Some(older) => journal::write(&*place.vfs, &place.layout, older),
+        None => drop_journal(place),
+    }
 }
 
 impl Place {

@@ -29,7 +29,10 @@ impl Rollback {
             return Ok(Answer::No);
         }
         let done = manage::rollback(path, &Options::new())?;
-        let rows = [("encoding", done.encoding.clone()), ("writes lost", count(done.lost_writes))];
+        let rows = [
+            ("encoding", done.encoding.clone()),
+            ("writes lost", done.lost_writes.map_or_else(|| "unknown".to_owned(), count)),
+        ];
         output.result(&done, &format!("rolled {} back", path.display()), &rows)?;
         Ok(Answer::Yes)
     }
