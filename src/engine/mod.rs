@@ -349,7 +349,7 @@ mod tests {
     use super::*;
     use crate::encoding::{Hierarchical, Natural};
     use crate::fs::RealVfs;
-    use crate::layout::{INTERNAL_IDENTITY, OUTPUT};
+    use crate::layout::{INGEST, INTERNAL_IDENTITY};
     use crate::marker::{MARKER_FORMAT, Origin, OriginKind};
     use crate::rocks::Settings;
     use std::path::PathBuf;
@@ -586,7 +586,7 @@ mod tests {
         let entries: Vec<_> = engine.range(..).unwrap().map(Result::unwrap).collect();
         let pair = |key: &str, value: &str| (key.as_bytes().to_vec(), value.as_bytes().to_vec());
         assert_eq!(entries, [pair("a", "new"), pair("z", "kept"), pair("/a", "new"), pair("/b", "new")]);
-        let output = engine.path().join(OUTPUT);
+        let output = engine.path().join(INGEST);
         assert!(std::fs::read_dir(&output).unwrap().next().is_none());
         // As a crash leaves them.
         std::fs::create_dir(output.join("7")).unwrap();

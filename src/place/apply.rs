@@ -3,7 +3,7 @@
 //! Order of effects: a rename, the sync of the parent, then the next look. After an `Err` the place is before or after
 //! the step, and both are states of the table.
 
-use super::decide::{Action, Staging};
+use super::decide::Action;
 use super::journal::{self, Journal, Kind, Phase};
 use super::observe::Sight;
 use super::{Place, destroy, refusal_without_journal, sweep};
@@ -27,7 +27,7 @@ pub(super) fn apply(place: &mut Place, sight: &Sight, step: Action) -> Result<()
         Action::StagingToLive => staging_to_live(place),
         Action::BackupToLive => backup_to_live(place),
         Action::LiveToStaging => live_to_staging(place),
-        Action::Settle => settle(place, sight, journal),
+        Action::Settle => settle(place, journal),
         Action::KeepAfterAll => {
             let kept = Journal { kind: Kind::Convert, keep: true, ..journal.in_phase(Phase::Kept) };
             write_settled(place, &kept)
@@ -105,15 +105,13 @@ fn live_to_staging(place: &mut Place) -> Result<()> {
 }
 
 /// The new database is live, opened and checked by the look that led here.
-fn settle(place: &mut Place, sight: &Sight, journal: &Journal) -> Result<()> {
+fn settle(place: &mut Place, journal: &Journal) -> Result<()> {
     place.unlock_rocks();
     if !journal.keep {
         return write_settled(place, &journal.in_phase(Phase::Done));
     }
-    // Under Kept nothing of a staging directory is known any more.
-    if sight.observed.staging != Staging::Absent {
-        sweep::discard(place, &place.layout.staging)?;
-    }
+    // Under Kept nothing is known any more of a staging directory, nor of trash (a kept one that gave way may lie there).
+    sweep::discard(place, &place.layout.staging)?;
     write_settled(place, &journal.in_phase(Phase::Kept))
 }
 
