@@ -188,6 +188,7 @@ fn prepare(place: &mut Place, job: &Conversion<'_>) -> Result<Prepared> {
     place.require_no_strangers("convert")?;
     place.lock_rocks()?;
     preflight::require_renamable(&*vfs, &place.layout)?;
+    journal::sync_source(&*vfs, &place.layout.live)?;
     let mut journal = Journal::begin(Kind::Convert, Uuid::new_v4());
     let mut replaced = journal::source(&*vfs, &place.layout.live, job.marker, 0)?;
     let source = Database::open_read_only(&*vfs, &place.layout.live, &source_settings(job))?;
@@ -214,7 +215,8 @@ fn prepare(place: &mut Place, job: &Conversion<'_>) -> Result<Prepared> {
 fn require_whole_wal(place: &Place, job: &Conversion<'_>, source: &Database) -> Result<()> {
     let usual = Settings { wal_recovery: WalRecovery::PointInTime, ..source_settings(job) };
     let usual = Database::open_read_only(&*place.vfs, &place.layout.live, &usual)?;
-    if usual.last_sequence() == source.last_sequence() {
+    let seen = |database: &Database| Ok((database.last_sequence(), database.memtable_entries()?));
+    if seen(&usual)? == seen(source)? {
         return Ok(());
     }
     let message = "its WAL is damaged in the middle: opened without converting, it will end before the damage, at the \

@@ -3,7 +3,7 @@
 
 use crate::encoding::Comparator;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::{FileKind, Vfs, tree_size};
+use crate::fs::{FileKind, Vfs, parent_of, tree_size};
 use crate::layout::{Layout, ROCKSDB_CURRENT};
 use crate::place::journal::Keep;
 use crate::rocks::{Compression, Database};
@@ -155,22 +155,18 @@ fn wal_directory(vfs: &dyn Vfs, live: &Path) -> Result<Option<String>> {
 }
 
 /// What RocksDB records is the name that it was given once: a relative one, or one of a directory that has been moved
-/// since, says nothing by itself.
+/// since, says nothing by itself. What counts is whether WAL files lie there.
 fn may_hold_its_wal(vfs: &dyn Vfs, named: &Path, live: &Path) -> Result<bool> {
-    if named.is_relative() {
-        // RocksDB's own default, recorded by a process that opened the database by a relative name.
-        return Ok(named.file_name() != live.file_name());
-    }
-    let Some(there) = vfs.stat(named)? else { return Ok(false) };
+    // The dot follows a link at the end. A relative name was relative to a process that is gone; beside live is likely.
+    let named = parent_of(live)?.join(named).join(".");
+    let Some(there) = vfs.stat(&named)? else { return Ok(false) };
     let own = vfs.stat(live)?.is_some_and(|own| (own.device, own.inode) == (there.device, there.inode));
-    match there.kind {
-        FileKind::Directory if own => Ok(false),
-        // Another database stands where this one once was.
-        FileKind::Directory if vfs.stat(&named.join(ROCKSDB_CURRENT))?.is_some() => Ok(false),
-        FileKind::Directory => Ok(vfs.list(named)?.iter().any(|name| name.ends_with(".log"))),
-        // A link may lead anywhere.
-        _ => Ok(true),
+    if own || there.kind != FileKind::Directory {
+        return Ok(false);
     }
+    // With a CURRENT it is another database, which stands where this one once was.
+    let another = vfs.stat(&named.join(ROCKSDB_CURRENT))?.is_some();
+    Ok(!another && vfs.list(&named)?.iter().any(|name| name.ends_with(".log")))
 }
 
 /// Tries the swap: a rename of live onto a non-empty directory runs every check of the kernel and cannot succeed.

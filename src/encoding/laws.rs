@@ -38,7 +38,7 @@ pub struct Report {
 ///
 /// let report = laws::check(&Hierarchical, [&b"/a/b"[..], b"/a//", b"\xff"])?;
 /// assert_eq!((report.accepted, report.refused), (2, 1));
-/// # Ok::<(), morphkv::error::Error>(())
+/// # Ok::<(), morphkv::Error>(())
 /// ```
 ///
 /// # Errors

@@ -13,7 +13,7 @@
 //! let id = EncodingId::of(&Hierarchical);
 //! assert_eq!(id.to_string(), "hierarchical r1");
 //! assert_eq!(known.get(&id)?.name(), "hierarchical");
-//! # Ok::<(), morphkv::error::Error>(())
+//! # Ok::<(), morphkv::Error>(())
 //! ```
 
 mod hierarchical;

@@ -158,7 +158,8 @@ fn without_journal(seen: &Observed) -> (u8, Action) {
 }
 
 fn building(seen: &Observed, replaces: bool) -> (u8, Action) {
-    if seen.staging == Staging::Foreign || !matches!(seen.backup, Backup::Absent | Backup::Older) {
+    // The backup directory is not ours yet, whatever stands there: nothing that follows touches it.
+    if seen.staging == Staging::Foreign {
         return (9, Action::Refuse);
     }
     match seen.live {
@@ -243,9 +244,9 @@ mod tests {
         (3, "none", "*", "W", "*", "*", Action::Open),
         (4, "none", "*", "-", "-", "-", Action::Absent),
         (5, "none", "*", "*", "*", "*", Action::Refuse),
-        (6, "building", "y", "O", "-PN", "-K", Action::Keep),
-        (7, "building", "y", "X", "-PN", "-K", Action::Drop),
-        (8, "building", "n", "-", "-PN", "-K", Action::Drop),
+        (6, "building", "y", "O", "-PN", "*", Action::Keep),
+        (7, "building", "y", "X", "-PN", "*", Action::Drop),
+        (8, "building", "n", "-", "-PN", "*", Action::Drop),
         (9, "building", "*", "*", "*", "*", Action::Refuse),
         (10, "ready", "y", "O", "N", "-", Action::LiveToBackup),
         (10, "ready", "y", "O", "N", "K", Action::DiscardOlder),

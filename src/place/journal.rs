@@ -15,6 +15,7 @@ use crate::fs::{FileKind, Vfs, parent_of, write_atomic};
 use crate::layout::{Layout, ROCKSDB_CURRENT, ROCKSDB_IDENTITY};
 use crate::marker::Marker;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::Path;
 use uuid::Uuid;
 
@@ -89,6 +90,18 @@ pub struct Fingerprint {
     pub bytes: u64,
     /// xxh3-128 of their names and sizes, 32 hex digits.
     pub digest: String,
+    /// The MANIFEST that CURRENT names. Whoever opens a database for writing begins a new one.
+    pub manifest: String,
+    /// Its WAL files and their sizes: as long as the MANIFEST is this one, none may be missing or shorter.
+    pub wal: BTreeMap<String, u64>,
+}
+
+impl Fingerprint {
+    /// Whether this state may have come of `earlier`: with the same MANIFEST, no WAL file is missing or shorter.
+    pub fn may_follow(&self, earlier: &Fingerprint) -> bool {
+        let kept = |(name, len): (&String, &u64)| self.wal.get(name).is_some_and(|now| now >= len);
+        self.manifest != earlier.manifest || earlier.wal.iter().all(kept)
+    }
 }
 
 /// The database that a change replaces.
@@ -220,23 +233,49 @@ pub fn write(vfs: &dyn Vfs, layout: &Layout, journal: &Journal) -> Result<()> {
 /// # Errors
 /// `Io`. Nothing was changed.
 pub fn fingerprint(vfs: &dyn Vfs, path: &Path) -> Result<Fingerprint> {
-    let mut print = Fingerprint { identity: String::new(), files: 0, bytes: 0, digest: String::new() };
+    let mut print = Fingerprint {
+        identity: rocksdb_identity(vfs, path)?,
+        files: 0,
+        bytes: 0,
+        digest: String::new(),
+        manifest: String::new(),
+        wal: BTreeMap::new(),
+    };
     let mut hasher = xxhash_rust::xxh3::Xxh3::new();
     for name in vfs.list(path)? {
-        let counts = name == ROCKSDB_CURRENT
-            || name.starts_with("MANIFEST-")
-            || [".sst", ".ldb", ".log", ".blob"].iter().any(|suffix| name.ends_with(suffix));
-        if !counts {
+        let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix));
+        if !(name == ROCKSDB_CURRENT || name.starts_with("MANIFEST-") || ends(&[".sst", ".ldb", ".log", ".blob"])) {
             continue;
         }
         let Some(stat) = vfs.stat(&path.join(&name))? else { continue };
+        if ends(&[".log"]) {
+            print.wal.insert(name.clone(), stat.len);
+        }
         print.files += 1;
         print.bytes += stat.len;
         hasher.update(format!("{name} {}\n", stat.len).as_bytes());
     }
     print.digest = format!("{:032x}", hasher.digest128());
-    print.identity = rocksdb_identity(vfs, path)?;
+    let current = path.join(ROCKSDB_CURRENT);
+    if vfs.stat(&current)?.is_some() {
+        print.manifest = String::from_utf8_lossy(&vfs.read(&current, 256)?).trim().to_owned();
+    }
     Ok(print)
+}
+
+/// Makes durable what RocksDB may have left to the page cache in the directory at `path`: WAL files, MANIFEST, CURRENT. A
+/// change that is to begin takes what it reads for granted, so a power cut must not take it back. Not RocksDB's `LOCK`:
+/// closing it would free the lock that this process may hold.
+///
+/// # Errors
+/// Final: what is durable is unknown. No contents were changed.
+pub fn sync_source(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    for name in vfs.list(path)? {
+        if name == ROCKSDB_CURRENT || name.starts_with("MANIFEST-") || name.ends_with(".log") {
+            vfs.sync_file(&path.join(&name))?;
+        }
+    }
+    vfs.sync_dir(path)
 }
 
 /// RocksDB's `IDENTITY` of the directory at `path`; empty if there is none.

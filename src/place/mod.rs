@@ -248,7 +248,7 @@ fn strangers(layout: &Layout, sight: &Sight) -> Vec<String> {
     // While an old database is kept nothing is being built or swept: what stands at those names is somebody's.
     let at_rest = matches!(seen.change, Change::None | Change::Of { phase: journal::Phase::Kept, .. });
     [
-        (seen.staging == Staging::Foreign || (at_rest && seen.staging != Staging::Absent), &layout.staging),
+        (seen.staging == Staging::Foreign, &layout.staging),
         (matches!(seen.backup, Backup::Foreign | Backup::SourceChanged), &layout.backup_dir),
         (seen.trash && at_rest, &layout.trash),
         (seen.restore, &layout.restore),

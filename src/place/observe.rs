@@ -5,7 +5,7 @@
 //! many open files, an I/O error, no permission) is returned as an error, so that nothing moves because of it.
 
 use super::decide::{Backup, Change, Live, Observed, Staging};
-use super::journal::{self, Journal, JournalState, Kind, Source};
+use super::journal::{self, Journal, JournalState, Kind, Phase, Source};
 use crate::encoding::Comparator;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, Stat, Vfs};
@@ -250,7 +250,8 @@ fn live_unmarked(vfs: &dyn Vfs, directory: &Path, journal: &Journal, sight: &mut
 
 fn staging_under(vfs: &dyn Vfs, layout: &Layout, stat: Option<Stat>, journal: &Journal) -> Result<Staging> {
     let Some(stat) = stat else { return Ok(Staging::Absent) };
-    if stat.kind != FileKind::Directory {
+    // While an old database is kept, staging is not ours, whatever it holds.
+    if stat.kind != FileKind::Directory || journal.phase == Phase::Kept {
         return Ok(Staging::Foreign);
     }
     let directory = layout.staging.as_path();
@@ -281,9 +282,15 @@ fn backup_under(vfs: &dyn Vfs, layout: &Layout, stat: Option<Stat>, journal: &Jo
         Ok(source.marker_id == marker.as_ref().map(|marker| marker.origin.id)
             && has_identity_file(vfs, directory, source)?)
     };
+    let settled = matches!(journal.phase, Phase::Done | Phase::Kept) && journal.kind != Kind::Rollback;
     if let Some(source) = &journal.source
         && is(source)?
     {
+        // Once settled, all that matters is whether it is as it was: anything else is left alone.
+        if settled {
+            let same = journal::fingerprint(vfs, directory)? == source.fingerprint;
+            return Ok(if same { Backup::Source } else { Backup::SourceChanged });
+        }
         return Ok(match compare(vfs, directory, source, marker.as_ref(), journal.kind)? {
             Compared::Same => Backup::Source,
             Compared::MovedOn => Backup::SourceChanged,
@@ -310,24 +317,26 @@ enum Compared {
 }
 
 fn compare(vfs: &dyn Vfs, directory: &Path, source: &Source, marker: Option<&Marker>, kind: Kind) -> Result<Compared> {
-    let same = journal::fingerprint(vfs, directory)? == source.fingerprint;
+    let now = journal::fingerprint(vfs, directory)?;
+    let same = now == source.fingerprint;
     // A rollback throws the new database away for this one: names and sizes do not prove enough for that.
     if same && kind != Kind::Rollback {
         return Ok(Compared::Same);
     }
-    if vfs.stat(&directory.join(ROCKSDB_CURRENT))?.is_none() {
+    if vfs.stat(&directory.join(ROCKSDB_CURRENT))?.is_none() || !now.may_follow(&source.fingerprint) {
         return Ok(Compared::Damaged);
     }
     let comparator = if marker.is_some() { Comparator::Bytewise } else { Comparator::SlashSpans };
     let opened = Database::open_read_only(vfs, directory, &Settings { comparator, ..look_settings() });
     let sequence = opened.and_then(|database| {
         marker.map_or(Ok(()), |marker| check_identity(&database, marker))?;
-        Ok(database.last_sequence())
+        Ok(database.files_are_there(vfs)?.then(|| database.last_sequence()))
     });
     match sequence {
-        Ok(sequence) if sequence < source.last_sequence => Ok(Compared::Damaged),
-        Ok(_) if same => Ok(Compared::Same),
-        Ok(_) => Ok(Compared::MovedOn),
+        Ok(Some(sequence)) if sequence >= source.last_sequence => {
+            Ok(if same { Compared::Same } else { Compared::MovedOn })
+        }
+        Ok(_) => Ok(Compared::Damaged),
         Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Refused) => Ok(Compared::Damaged),
         Err(error) => Err(error),
     }
@@ -368,7 +377,7 @@ fn is_whole(vfs: &dyn Vfs, directory: &Path, marker: &Marker) -> Result<bool> {
         Err(error) => return Err(error),
     };
     match check_identity(&database, marker) {
-        Ok(()) => Ok(true),
+        Ok(()) => database.files_are_there(vfs),
         Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Refused) => Ok(false),
         Err(error) => Err(error),
     }

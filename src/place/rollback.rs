@@ -39,10 +39,13 @@ pub fn require_kept(place: &Place) -> Result<()> {
 /// The sequence numbers that live has used since it was sealed: the writes that a rollback loses.
 ///
 /// # Errors
-/// `Corrupt`, `Io`; nothing was changed.
+/// `Corrupt` if live is too damaged to tell, `Io`; nothing was changed.
 pub fn writes_since_seal(place: &Place, settings: &Settings) -> Result<u64> {
     let vfs = &*place.vfs;
-    let Some(marker) = crate::marker::read(vfs, &place.layout.live)? else { return Ok(0) };
+    let Some(marker) = crate::marker::read(vfs, &place.layout.live)? else {
+        let message = "live has no marker, so nobody can tell what was written to it";
+        return Err(Error::new(ErrorKind::Corrupt, "count the writes", message).at(&place.layout.live));
+    };
     let database = Database::open_read_only(vfs, &place.layout.live, settings)?;
     Ok(database.last_sequence().saturating_sub(marker.sealed_sequence))
 }

@@ -24,6 +24,8 @@ pub enum Family {
 /// An SST file of the database.
 #[derive(Debug, Clone)]
 pub struct LiveFile {
+    /// Its name within the database directory.
+    pub name: String,
     /// The family that it belongs to.
     pub family: String,
     /// Its level.
@@ -344,6 +346,7 @@ impl Database {
         Ok(files
             .into_iter()
             .map(|file| LiveFile {
+                name: file.name.trim_start_matches('/').to_owned(),
                 family: file.column_family_name,
                 level: file.level,
                 bytes: file.size as u64,
@@ -351,6 +354,37 @@ impl Database {
                 largest: file.end_key.unwrap_or_default(),
             })
             .collect())
+    }
+
+    /// Entries that were replayed from the WAL, or written since, and lie in memtables.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn memtable_entries(&self) -> Result<u64> {
+        let mut entries = 0;
+        let families = [Family::Data, Family::Internal];
+        for family in families.into_iter().filter(|family| *family == Family::Data || self.has_internal) {
+            for name in ["rocksdb.num-entries-active-mem-table", "rocksdb.num-entries-imm-mem-tables"] {
+                let value = self.db.property_int_value_cf(self.family(family)?, name);
+                entries += value.map_err(|source| self.error("read a property", source))?.unwrap_or(0);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Whether every SST file that the MANIFEST speaks of stands there in its length. RocksDB itself looks at some of
+    /// them when it opens a database, and at the others when they are read.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn files_are_there(&self, vfs: &dyn Vfs) -> Result<bool> {
+        for file in self.live_files()? {
+            match vfs.stat(&self.path.join(&file.name))? {
+                Some(stat) if stat.len == file.bytes => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 
     /// Figures of the caller's family.
