@@ -350,6 +350,7 @@ fn an_operators_copy_beside_the_database_is_left_alone() {
     engine.close().unwrap();
     let error = Engine::open(&sandbox.path, options().encoding(Hierarchical)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+    assert!(error.message().contains("not ours"), "{error}");
     assert_eq!(Engine::destroy(&sandbox.path, options()).unwrap_err().kind(), ErrorKind::Conflict);
     std::fs::remove_dir_all(&sandbox.path).unwrap();
     // Now the copy may be all there is: no new database is made over it.

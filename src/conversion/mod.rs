@@ -166,6 +166,7 @@ fn require_target(place: &Place, job: &Conversion<'_>) -> Result<()> {
 pub fn plan(place: &mut Place, job: &Conversion<'_>) -> Result<Plan> {
     require_target(place, job)?;
     let vfs = place.vfs.clone();
+    place.require_no_strangers("convert")?;
     preflight::require_no_kept(&*vfs, &place.layout, job.keep)?;
     let source = Database::open_read_only(&*vfs, &place.layout.live, &source_settings(job))?;
     preflight::require_convertible(&*vfs, &place.layout, &source, job.from.comparator())?;
@@ -184,8 +185,8 @@ pub fn plan(place: &mut Place, job: &Conversion<'_>) -> Result<Plan> {
 fn prepare(place: &mut Place, job: &Conversion<'_>) -> Result<Prepared> {
     require_target(place, job)?;
     let vfs = place.vfs.clone();
-    preflight::require_no_kept(&*vfs, &place.layout, job.keep)?;
     place.require_no_strangers("convert")?;
+    preflight::require_no_kept(&*vfs, &place.layout, job.keep)?;
     place.lock_rocks()?;
     preflight::require_renamable(&*vfs, &place.layout)?;
     journal::sync_source(&*vfs, &place.layout.live)?;
