@@ -7,10 +7,9 @@ fn main() -> Result<(), morphkv::Error> {
     let engine = Engine::open(&path, Options::new().create_if_missing(true))?;
     engine.put(b"/a/b", b"1")?;
     assert_eq!(engine.get(b"/a/b")?.as_deref(), Some(b"1".as_slice()));
-    drop(engine);
+    engine.close()?;
 
-    // Another key encoding, named at open: the database is converted, atomically, and then opened.
-    let engine = Engine::open(&path, Options::new().encoding(Hierarchical))?;
+    let engine = Engine::open(&path, Options::new().encoding(Hierarchical))?; // Converted, atomically, then opened.
     for entry in engine.range("/a/".."/a//")? {
         let (key, value) = entry?; // The direct children of /a/, nothing from deeper down.
         println!("{} = {}", key.escape_ascii(), value.escape_ascii());
