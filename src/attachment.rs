@@ -5,7 +5,7 @@
 //! would lose what is not shipped yet.
 
 use crate::control;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, Vfs, write_atomic};
 use crate::layout::{LOG_BACKUP, ROCKSDB_ARCHIVE, TEMPORARY_SUFFIX, UNSHIPPED};
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,19 @@ pub fn write(vfs: &dyn Vfs, directory: &Path, attachment: &Attachment) -> Result
     write_atomic(vfs, &directory.join(LOG_BACKUP), &temporary, &bytes)
 }
 
+/// Makes sure that an earlier conversion's log is shipped: another conversion would leave it behind. For preflight.
+///
+/// # Errors
+/// `Conflict`. Nothing was changed.
+pub fn require_shipped(vfs: &dyn Vfs, source: &Path) -> Result<()> {
+    let earlier = source.join(UNSHIPPED);
+    if vfs.stat(&earlier)?.is_none() {
+        return Ok(());
+    }
+    let message = "the log from before the last conversion is not shipped yet; nothing was touched";
+    Err(Error::new(ErrorKind::Conflict, "hand the log over", message).at(earlier))
+}
+
 /// Hands the log over to staging: links every WAL file of the source into staging's `unshipped/` and writes staging's
 /// `LOG_BACKUP` for a new timeline. The swap then hands over data and log in one.
 ///
@@ -101,12 +114,6 @@ pub fn hand_over(
     let archive = source.join(ROCKSDB_ARCHIVE);
     if vfs.stat(&archive)?.is_some_and(|stat| stat.kind == FileKind::Directory) {
         link_wal_files(vfs, &archive, &unshipped)?;
-    }
-    // What an earlier conversion handed over must not be lost by being left behind.
-    let earlier = source.join(UNSHIPPED);
-    if vfs.stat(&earlier)?.is_some() {
-        let message = "the log before the last conversion is not shipped yet; run `morphkv log ship` first";
-        return Err(crate::error::Error::new(ErrorKind::Conflict, "hand the log over", message).at(earlier));
     }
     vfs.sync_dir(&unshipped)?;
     let successor = Attachment {

@@ -77,6 +77,11 @@ fn a_conversion_hands_the_log_over() {
     assert_eq!((after.cause, after.archive), (Cause::Conversion, before.archive));
     let parent = after.parent.unwrap();
     assert_eq!((parent.timeline, parent.end_sequence), (before.timeline, sequence));
+    // Nobody has shipped it: another conversion would leave it behind, and is refused before it does anything.
+    engine.close().unwrap();
+    let names = common::bytes_below(path.parent().unwrap()).into_keys().collect::<Vec<_>>();
+    assert_eq!(Engine::open(&path, options().encoding(Natural)).unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(common::bytes_below(path.parent().unwrap()).into_keys().collect::<Vec<_>>(), names);
 }
 
 #[test]

@@ -189,6 +189,10 @@ fn prepare(place: &mut Place, job: &Conversion<'_>) -> Result<Prepared> {
     preflight::require_no_kept(&*vfs, &place.layout, job.keep)?;
     place.lock_rocks()?;
     preflight::require_renamable(&*vfs, &place.layout)?;
+    let attachment = attachment::read(&*vfs, &place.layout.live)?;
+    if attachment.is_some() {
+        attachment::require_shipped(&*vfs, &place.layout.live)?;
+    }
     journal::sync_source(&*vfs, &place.layout.live)?;
     let mut journal = Journal::begin(Kind::Convert, Uuid::new_v4());
     let mut replaced = journal::source(&*vfs, &place.layout.live, job.marker, 0)?;
@@ -207,7 +211,6 @@ fn prepare(place: &mut Place, job: &Conversion<'_>) -> Result<Prepared> {
     journal.keep = job.keep != Keep::No;
     journal.verify = job.verify;
     journal.older = place::kept_journal(place)?.map(Box::new);
-    let attachment = attachment::read(&*vfs, &place.layout.live)?;
     trap!(vfs, PreflightDone);
     Ok(Prepared { source, journal, attachment, _reservation: reservation })
 }
