@@ -5,6 +5,7 @@ use super::{Space, Stat, Vfs};
 use crate::error::Result;
 use crate::trap::Trap;
 use parking_lot::Mutex;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -37,17 +38,31 @@ pub enum Operation {
     Trap(Trap),
 }
 
+/// What is told of each operation, right after it.
+type Witness = Box<dyn Fn(&Operation) + Send + Sync>;
+
 /// Records what it passes on; only what succeeded is recorded.
-#[derive(Debug)]
 pub struct RecordingVfs {
     inner: Arc<dyn Vfs>,
     operations: Mutex<Vec<Operation>>,
+    witness: Option<Witness>,
+}
+
+impl fmt::Debug for RecordingVfs {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("RecordingVfs").field(&self.inner).finish()
+    }
 }
 
 impl RecordingVfs {
     /// Records the operations on `inner`.
     pub fn new(inner: Arc<dyn Vfs>) -> Self {
-        RecordingVfs { inner, operations: Mutex::new(Vec::new()) }
+        RecordingVfs { inner, operations: Mutex::new(Vec::new()), witness: None }
+    }
+
+    /// As [`RecordingVfs::new`]; `witness` is called right after each operation: to look at the disk, or to die there.
+    pub fn watched(inner: Arc<dyn Vfs>, witness: impl Fn(&Operation) + Send + Sync + 'static) -> Self {
+        RecordingVfs { witness: Some(Box::new(witness)), ..Self::new(inner) }
     }
 
     /// The operations so far, which are forgotten.
@@ -57,9 +72,16 @@ impl RecordingVfs {
 
     fn note<T>(&self, result: Result<T>, operation: impl FnOnce() -> Operation) -> Result<T> {
         if result.is_ok() {
-            self.operations.lock().push(operation());
+            self.push(operation());
         }
         result
+    }
+
+    fn push(&self, operation: Operation) {
+        if let Some(witness) = &self.witness {
+            witness(&operation);
+        }
+        self.operations.lock().push(operation);
     }
 }
 
@@ -137,7 +159,7 @@ impl Vfs for RecordingVfs {
     }
 
     fn trap(&self, trap: Trap) -> Result<()> {
-        self.operations.lock().push(Operation::Trap(trap));
+        self.push(Operation::Trap(trap));
         self.inner.trap(trap)
     }
 }

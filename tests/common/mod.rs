@@ -1,6 +1,8 @@
 //! What many tests need: sample content, databases in every state, and comparison with a model.
 #![allow(dead_code)] // Each test binary uses a part of it.
 
+pub mod figures;
+
 use morphkv::encoding::{Hierarchical, KeyEncoding, Natural};
 use morphkv::{Engine, Options, Verify};
 use std::collections::BTreeMap;

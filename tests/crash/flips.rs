@@ -1,0 +1,1 @@
+//! Every truncation and every single-bit flip of the control files.

@@ -1,0 +1,1 @@
+//! Every combination of what can stand at the names of a place.

@@ -1,0 +1,1 @@
+//! Processes and threads that open, convert and destroy one place at the same time.

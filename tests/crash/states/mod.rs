@@ -1,0 +1,1 @@
+//! Every disk that a power cut can leave.
