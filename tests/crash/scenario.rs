@@ -24,7 +24,7 @@ pub struct Scenario {
     pub expect: fn() -> Expect,
 }
 
-const COUNT: usize = 80;
+pub const COUNT: usize = 80;
 
 pub fn database(directory: &Path) -> PathBuf {
     directory.join("db")
