@@ -208,7 +208,9 @@ impl Disk {
             let mut ways: Vec<Vec<Reached>> = vec![Vec::new()];
             for &member in members {
                 let longer = |way: &Vec<Reached>| {
-                    (0..steps(member)).map(|step| [way.clone(), vec![reached(member, step)]].concat()).collect::<Vec<_>>()
+                    (0..steps(member))
+                        .map(|step| [way.clone(), vec![reached(member, step)]].concat())
+                        .collect::<Vec<_>>()
                 };
                 ways = ways.iter().flat_map(longer).collect();
             }

@@ -46,7 +46,8 @@ fn swapped(run: &Run) -> Vec<Mutant> {
     let mut mutants = Vec::new();
     for index in 1..steps.len() {
         let (first, second) = (&steps[index - 1], &steps[index]);
-        let mut before = if index > 1 { steps[index - 2].after.nodes.clone() } else { run.recording.start.nodes.clone() };
+        let mut before =
+            if index > 1 { steps[index - 2].after.nodes.clone() } else { run.recording.start.nodes.clone() };
         // What RocksDB did between the two stays before both.
         for (change, _) in first.before.iter().chain(&second.before) {
             done(&mut before, change);
@@ -273,6 +274,7 @@ fn every_mutant_of_the_order() {
         .with("list", listed)
         .print();
     assert!(unexplained.is_empty(), "not killed, and not in the table:\n{}", unexplained.join("\n"));
-    let idle: Vec<_> = (0..REDUNDANT.len()).filter(|row| !used.contains(row)).map(|row| REDUNDANT[row].mutant).collect();
+    let idle: Vec<_> =
+        (0..REDUNDANT.len()).filter(|row| !used.contains(row)).map(|row| REDUNDANT[row].mutant).collect();
     assert!(idle.is_empty(), "explained, but not redundant: {idle:#?}");
 }
