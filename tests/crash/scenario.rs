@@ -312,10 +312,12 @@ fn at_rest(directory: &Path, options: &Options, allowed: &[Content]) -> std::res
     require!(content.remove(b"/after/the/crash".as_slice()).is_some(), "a write after recovery is lost");
     require!(allowed.contains(&content), "opened again, the content is another: {} keys", content.len());
     again.close().map_err(shown)?;
-    let left: Vec<_> = common::bytes_below(directory)
-        .into_keys()
-        .filter(|name| name.starts_with("db.converting") || name.contains(".trash"))
-        .collect();
+    let names: Vec<_> = common::bytes_below(directory).into_keys().collect();
+    let left: Vec<_> =
+        names.iter().filter(|name| name.starts_with("db.converting") || name.contains(".trash")).collect();
     require!(left.is_empty(), "left behind: {left:?}");
+    // A journal at rest tells of a kept database, and a kept database has a journal.
+    let stands = |wanted: &str| names.iter().any(|name| name == wanted);
+    require!(stands("db.conversion") == stands("db.backup/"), "left behind: a journal or a backup directory alone");
     Ok(())
 }

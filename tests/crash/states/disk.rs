@@ -65,14 +65,14 @@ enum Reached {
     Whole,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Pending {
     Names(Inode, Vec<Set>),
     Contents(Inode, Arc<[u8]>),
 }
 
 /// What is durable, and what is not yet, in the order in which it was done.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
     pub root: Inode,
     model: Model,

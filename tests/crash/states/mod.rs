@@ -56,17 +56,22 @@ fn replay(start: &Snapshot, unsynced: &[Change], steps: &[Step], model: Model, v
     }
     visit(0, &disk);
     for (index, step) in steps.iter().enumerate() {
-        if !step.before.is_empty() {
-            for (change, trusted) in &step.before {
-                disk.apply(change, *trusted);
-            }
-            visit(index, &disk);
-        }
-        for change in &step.own {
-            disk.apply(change, false);
-        }
-        visit(index, &disk);
+        one_step(&mut disk, step, &mut |disk| visit(index, disk));
     }
+}
+
+/// What RocksDB did before our operation, and the operation.
+fn one_step(disk: &mut Disk, step: &Step, visit: &mut dyn FnMut(&Disk)) {
+    if !step.before.is_empty() {
+        for (change, trusted) in &step.before {
+            disk.apply(change, *trusted);
+        }
+        visit(disk);
+    }
+    for change in &step.own {
+        disk.apply(change, false);
+    }
+    visit(disk);
 }
 
 /// The states of a change: each once, and which of them belong to which model and step.

@@ -3,19 +3,22 @@
 //! stand in the table of redundant steps with what covers for it.
 
 use super::super::common::figures::Figures;
-use super::disk::{Change, Node, Nodes};
+use super::disk::{Chance, Change, Disk, Model, Node, Nodes};
 use super::judge::{Requests, State, Verdict, judge};
 use super::record::Step;
 use super::redundant::REDUNDANT;
-use super::{Run, runs, states};
+use super::{Run, one_step, replay, runs, states};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[derive(Clone)]
 struct Mutant {
     name: String,
     steps: Vec<Step>,
+    /// The steps that are not as they were.
+    changed: Range<usize>,
 }
 
 fn is_sync(step: &Step) -> bool {
@@ -35,7 +38,8 @@ fn dropped(run: &Run) -> Vec<Mutant> {
     let drop = |index: usize| {
         let mut mutated = steps.clone();
         mutated[index].own.clear();
-        Mutant { name: format!("without {}", name_of(steps, index)), steps: mutated }
+        let name = format!("without {}", name_of(steps, index));
+        Mutant { name, steps: mutated, changed: index..index + 1 }
     };
     (0..steps.len()).filter(|index| is_sync(&steps[*index])).map(drop).collect()
 }
@@ -59,7 +63,7 @@ fn swapped(run: &Run) -> Vec<Mutant> {
             mutated[index - 1].own = second.own.clone();
             mutated[index].own = first.own.clone();
             let name = format!("{} before {}", name_of(steps, index), name_of(steps, index - 1));
-            mutants.push(Mutant { name, steps: mutated });
+            mutants.push(Mutant { name, steps: mutated, changed: index - 1..index + 1 });
         }
     }
     mutants
@@ -132,7 +136,7 @@ fn written_in_place(run: &Run) -> Vec<Mutant> {
         let (Some(file), true) = (create.label.strip_prefix("create "), rename.label.starts_with("rename-over")) else {
             continue;
         };
-        let file = file.trim_end_matches(".new");
+        let file = file.replace(".new", "");
         let mut mutated = steps.clone();
         for (change, new) in create.own.iter().zip(&mut mutated[index].own) {
             if let (Change::Names(directory, _), Some(Change::Names(_, sets))) = (change, rename.own.first()) {
@@ -142,7 +146,7 @@ fn written_in_place(run: &Run) -> Vec<Mutant> {
         for step in &mut mutated[index + 1..index + 4] {
             step.own.clear();
         }
-        mutants.push(Mutant { name: format!("{file} written in place"), steps: mutated });
+        mutants.push(Mutant { name: format!("{file} written in place"), steps: mutated, changed: index..index + 4 });
     }
     mutants
 }
@@ -152,8 +156,8 @@ fn removed_early(run: &Run) -> Vec<Mutant> {
     let steps = &run.recording.steps;
     let mut mutants = Vec::new();
     let Some(swap) = steps.iter().position(|step| step.label == "rename db -> db.backup") else { return mutants };
-    let trash = steps.iter().position(|step| step.label == "rename db.backup -> db.trash");
-    if let Some(trash) = trash {
+    let trash = steps[swap..].iter().position(|step| step.label == "rename db.backup -> db.trash");
+    if let Some(trash) = trash.map(|trash| swap + trash) {
         let mut in_place = steps.clone();
         in_place[trash].own.clear();
         in_place[trash + 1].own.clear();
@@ -164,12 +168,14 @@ fn removed_early(run: &Run) -> Vec<Mutant> {
                 }
             }
         }
-        mutants.push(Mutant { name: "the backup directory removed under its own name".into(), steps: in_place });
+        let name = "the backup directory removed under its own name".to_owned();
+        mutants.push(Mutant { name, steps: in_place, changed: trash..steps.len() });
         let mut early = steps.clone();
         for step in early[swap..trash + 2].iter_mut().filter(|step| step.label == "sync-dir (parent)") {
             step.own.clear();
         }
-        mutants.push(Mutant { name: "the backup directory removed before any sync of the swap".into(), steps: early });
+        let name = "the backup directory removed before any sync of the swap".to_owned();
+        mutants.push(Mutant { name, steps: early, changed: swap..trash + 2 });
     }
     mutants
 }
@@ -183,14 +189,53 @@ enum Fate {
     Redundant,
 }
 
+/// The disks of the right order, after each of its steps, of one model.
+struct Right {
+    start: Disk,
+    after: Vec<Disk>,
+}
+
+fn right_disks(run: &Run, model: Model) -> Right {
+    let recording = &run.recording;
+    let mut start = None;
+    let mut after: Vec<Option<Disk>> = vec![None; recording.steps.len()];
+    replay(&recording.start, &run.unsynced, &recording.steps, model, &mut |index, disk| {
+        start.get_or_insert_with(|| disk.clone());
+        after[index] = Some(disk.clone());
+    });
+    Right { start: start.unwrap(), after: after.into_iter().flatten().collect() }
+}
+
+/// The states that a mutant leads to, from its first change until its disk is as it should be again.
+fn states_of(mutant: &Mutant, right: &[Right], known: &BTreeSet<u128>) -> Vec<(u128, State)> {
+    let mut found = BTreeMap::new();
+    for Right { start, after } in right {
+        let first = mutant.changed.start;
+        let mut disk = if first == 0 { start.clone() } else { after[first - 1].clone() };
+        for (index, step) in mutant.steps.iter().enumerate().skip(first) {
+            one_step(&mut disk, step, &mut |disk| {
+                for nodes in disk.states(MOST, &mut Chance(index as u64)) {
+                    let state = State { root: disk.root, nodes };
+                    let identity = state.identity();
+                    if !known.contains(&identity) {
+                        found.entry(identity).or_insert(state);
+                    }
+                }
+            });
+            if index >= mutant.changed.end && disk == after[index] {
+                break;
+            }
+        }
+    }
+    found.into_iter().collect()
+}
+
 /// Judges the states of a mutant that the right order does not have, until one is wrong.
-fn fate(run: &Run, mutant: &Mutant, right: &BTreeSet<u128>, judged: &mut HashMap<u128, Verdict>) -> Fate {
-    let found = states(&run.recording.start, &run.unsynced, &mutant.steps, MOST);
-    let fresh: Vec<&(u128, State)> = found.all.iter().filter(|(identity, _)| !right.contains(identity)).collect();
+fn fate(run: &Run, fresh: &[(u128, State)], judged: &mut HashMap<u128, Verdict>) -> Fate {
     if fresh.iter().any(|(identity, _)| matches!(judged.get(identity), Some(Err(_)))) {
         return Fate::Killed;
     }
-    for (identity, state) in &fresh {
+    for (identity, state) in fresh {
         let verdict = judged
             .entry(*identity)
             .or_insert_with(|| judge(&run.scenario, state, Requests::Unset, &run.encoding_after));
@@ -206,14 +251,15 @@ const MOST: usize = 24;
 
 /// The fate of each mutant of one change.
 fn fates(run: &Run) -> Vec<(String, Fate)> {
-    let right = states(&run.recording.start, &run.unsynced, &run.recording.steps, MOST);
-    let right: BTreeSet<u128> = right.all.iter().map(|(identity, _)| *identity).collect();
+    let known = states(&run.recording.start, &run.unsynced, &run.recording.steps, MOST);
+    let known: BTreeSet<u128> = known.all.iter().map(|(identity, _)| *identity).collect();
+    let right = Model::ALL.map(|model| right_disks(run, model));
     let mutants = [dropped(run), swapped(run), written_in_place(run), removed_early(run)].concat();
     let mut judged = HashMap::new();
     mutants
         .into_iter()
         .map(|mutant| {
-            let fate = fate(run, &mutant, &right, &mut judged);
+            let fate = fate(run, &states_of(&mutant, &right, &known), &mut judged);
             (mutant.name, fate)
         })
         .collect()
@@ -240,7 +286,10 @@ fn every_mutant_of_the_order() {
     let work = || {
         let mut fates_of_runs = Vec::new();
         while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            fates_of_runs.push((run.scenario.name, fates(run)));
+            let began = std::time::Instant::now();
+            let fates = fates(run);
+            println!("{}: {} mutants, {:.1} s", run.scenario.name, fates.len(), began.elapsed().as_secs_f64());
+            fates_of_runs.push((run.scenario.name, fates));
         }
         fates_of_runs
     };

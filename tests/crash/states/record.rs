@@ -2,7 +2,7 @@
 
 use super::super::golden;
 use super::disk::{Change, Inode, Node, Nodes, Set};
-use morphkv::testing::{Operation, RealVfs, RecordingVfs, Vfs};
+use morphkv::testing::{Operation, RealVfs, RecordingVfs, Vfs, journal};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -51,9 +51,21 @@ pub fn record(directory: &Path, act: impl FnOnce(Arc<dyn Vfs>)) -> Recording {
     });
     act(Arc::new(vfs));
     let mut steps: Vec<Step> = Vec::new();
+    let mut phase = String::new();
     for (operation, after) in seen.lock().drain(..) {
         let before = steps.last().map_or(&start, |step| &step.after);
-        steps.push(step(directory, &operation, before, after));
+        let mut step = step(directory, &operation, before, after);
+        if let Operation::CreateFile(path, contents) = &operation
+            && path.extension().is_some_and(|end| end == "new")
+        {
+            phase = journal::from_bytes(contents)
+                .map_or(String::new(), |journal| journal::phase_name(journal.phase).into());
+        }
+        // One journal from another.
+        if step.label.contains("db.conversion.new") && !phase.is_empty() {
+            step.label = format!("{} [{phase}]", step.label);
+        }
+        steps.push(step);
     }
     Recording { start, steps }
 }
