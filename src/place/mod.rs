@@ -96,11 +96,13 @@ impl Place {
     /// `Refused` with advice when the table has no action, the place untouched; any failure of a step, after which the
     /// place is in a state of the table and the next call goes on.
     pub fn settle(&mut self) -> Result<Rest> {
-        self.clear_temporary_journal()?;
         for _ in 0..STEPS_MAX {
             let sight = observe(&*self.vfs, &self.layout)?;
             let (row, action) = decide::decide(&sight.observed);
             tracing::debug!(row, ?action, path = %self.layout.live.display(), "recovery step");
+            if action != Action::Refuse {
+                self.clear_temporary_journal()?;
+            }
             match action {
                 Action::Refuse => return Err(refusal(&self.layout, row, &sight)),
                 Action::Absent => return Ok(Rest::Absent),

@@ -22,29 +22,28 @@ fn shown(directory: &Path, path: &Path) -> String {
     plain
 }
 
-fn trace(directory: &Path, operations: Vec<Operation>) -> String {
+/// One operation as it stands in a trace; traps do not.
+pub fn line(directory: &Path, operation: &Operation) -> Option<String> {
     let show = |path: &Path| shown(directory, path);
-    let mut lines: Vec<String> = Vec::new();
-    for operation in operations {
-        let line = match &operation {
-            Operation::MakeDir(path) => format!("make-dir     {}", show(path)),
-            Operation::MakePrivate(path) => format!("make-private {}", show(path)),
-            Operation::CreateFile(path, _) => format!("create       {}", show(path)),
-            Operation::Append(path, _) => format!("append       {}", show(path)),
-            Operation::SyncFile(path) => format!("sync-file    {}", show(path)),
-            Operation::SyncDir(path) => format!("sync-dir     {}", show(path)),
-            Operation::Rename(from, to) => format!("rename       {} -> {}", show(from), show(to)),
-            Operation::RenameOver(from, to) => format!("rename-over  {} -> {}", show(from), show(to)),
-            Operation::RemoveFile(path) => format!("remove-file  {}", show(path)),
-            Operation::RemoveDir(path) => format!("remove-dir   {}", show(path)),
-            Operation::HardLink(from, to) => format!("hard-link    {} -> {}", show(from), show(to)),
-            Operation::Trap(_) => continue,
-        };
-        // One line for a run of like files.
-        if lines.last() != Some(&line) {
-            lines.push(line);
-        }
-    }
+    Some(match operation {
+        Operation::MakeDir(path) => format!("make-dir     {}", show(path)),
+        Operation::MakePrivate(path) => format!("make-private {}", show(path)),
+        Operation::CreateFile(path, _) => format!("create       {}", show(path)),
+        Operation::Append(path, _) => format!("append       {}", show(path)),
+        Operation::SyncFile(path) => format!("sync-file    {}", show(path)),
+        Operation::SyncDir(path) => format!("sync-dir     {}", show(path)),
+        Operation::Rename(from, to) => format!("rename       {} -> {}", show(from), show(to)),
+        Operation::RenameOver(from, to) => format!("rename-over  {} -> {}", show(from), show(to)),
+        Operation::RemoveFile(path) => format!("remove-file  {}", show(path)),
+        Operation::RemoveDir(path) => format!("remove-dir   {}", show(path)),
+        Operation::HardLink(from, to) => format!("hard-link    {} -> {}", show(from), show(to)),
+        Operation::Trap(_) => return None,
+    })
+}
+
+fn trace(directory: &Path, operations: Vec<Operation>) -> String {
+    let mut lines: Vec<String> = operations.iter().filter_map(|operation| line(directory, operation)).collect();
+    lines.dedup(); // One line for a run of like files.
     lines.join("\n")
 }
 

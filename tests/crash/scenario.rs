@@ -24,7 +24,7 @@ pub struct Scenario {
     pub expect: fn() -> Expect,
 }
 
-const COUNT: usize = 80;
+pub const COUNT: usize = 80;
 
 pub fn database(directory: &Path) -> PathBuf {
     directory.join("db")
@@ -185,51 +185,89 @@ fn kept_and_written(directory: &Path) {
     engine.close().unwrap();
 }
 
+/// How a place was found after a crash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// It opens, in the encoding of that name, with an allowed content.
+    Whole(String),
+    /// There is no database, and there may be none.
+    Absent,
+    /// It is refused as one that has no marker, and its content is allowed once it is adopted.
+    Adoptable,
+}
+
+/// The encodings that may be asked for after a crash, none among them.
+pub fn requests() -> Vec<Option<Arc<dyn KeyEncoding>>> {
+    let mut requests: Vec<Option<Arc<dyn KeyEncoding>>> = vec![None];
+    requests.extend(common::encodings().into_iter().map(Some));
+    requests
+}
+
 /// Opens what a crash has left, for each encoding that may be asked for, and compares.
 pub fn check(scenario: &Scenario, crashed: &Path, what: &str) {
-    let mut wanted: Vec<Option<Arc<dyn KeyEncoding>>> = vec![None];
-    wanted.extend(common::encodings().into_iter().map(Some));
-    for encoding in wanted {
+    for encoding in requests() {
         let copy = common::scratch();
         common::copy_tree(crashed, copy.path());
         let name = encoding.as_ref().map_or("unset", |encoding| encoding.name()).to_owned();
-        check_one(scenario, copy.path(), encoding, &format!("{}: {what}, then opened as {name}", scenario.name));
+        let found = look(scenario, copy.path(), encoding, &options());
+        found.unwrap_or_else(|wrong| panic!("{}: {what}, then opened as {name}: {wrong}", scenario.name));
     }
 }
 
 /// As [`check`], with no encoding asked for, on `directory` itself.
 pub fn check_unset(scenario: &Scenario, directory: &Path, what: &str) {
-    check_one(scenario, directory, None, &format!("{}: {what}", scenario.name));
+    let found = look(scenario, directory, None, &options());
+    found.unwrap_or_else(|wrong| panic!("{}: {what}: {wrong}", scenario.name));
 }
 
-fn check_one(scenario: &Scenario, directory: &Path, encoding: Option<Arc<dyn KeyEncoding>>, what: &str) {
+macro_rules! require {
+    ($holds:expr, $($what:tt)*) => {
+        if !$holds {
+            return Err(format!($($what)*));
+        }
+    };
+}
+
+fn shown(error: morphkv::Error) -> String {
+    format!("{error:?}")
+}
+
+/// Opens the place, compares, writes to it and opens it again. What is wrong with it, if anything is.
+pub fn look(
+    scenario: &Scenario,
+    directory: &Path,
+    encoding: Option<Arc<dyn KeyEncoding>>,
+    options: &Options,
+) -> std::result::Result<Found, String> {
     let path = database(directory);
     let wanted = || match &encoding {
-        Some(encoding) => options().encoding(encoding.clone()),
-        None => options(),
+        Some(encoding) => options.clone().encoding(encoding.clone()),
+        None => options.clone(),
     };
     let mut opened = Engine::open(&path, wanted());
+    let mut adopted = false;
     let waits = path.with_extension("backup").exists() || path.join("unshipped").exists();
     if waits && matches!(&opened, Err(error) if error.kind() == ErrorKind::Conflict) {
         // Converted, and the old database is kept or its log not shipped yet: another conversion has to wait.
-        return check_one(scenario, directory, None, what);
+        return look(scenario, directory, None, options);
     }
     let allowed = match (scenario.expect)() {
         Expect::OneOf(contents) => contents,
         Expect::OneOfOrAbsent(contents) => match &opened {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let left: Vec<_> = common::bytes_below(directory).into_keys().collect();
-                assert!(left.is_empty(), "{what}: absent, but {left:?} is left");
-                return;
+                require!(left.is_empty(), "absent, but {left:?} is left");
+                return Ok(Found::Absent);
             }
             _ => contents,
         },
         Expect::AdoptableWith(content) => {
             if let Err(error) = &opened {
-                assert_eq!(error.kind(), ErrorKind::Refused, "{what}: {error:?}");
-                assert!(error.next_command().unwrap().starts_with("morphkv adopt"), "{what}: {error:?}");
+                require!(error.kind() == ErrorKind::Refused, "{error:?}");
+                require!(error.next_command().is_some_and(|next| next.starts_with("morphkv adopt")), "{error:?}");
                 let natural: Arc<dyn KeyEncoding> = Arc::new(Natural);
-                manage::adopt(&path, &natural, &options()).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+                manage::adopt(&path, &natural, options).map_err(shown)?;
+                adopted = true;
                 opened = Engine::open(&path, wanted());
             }
             vec![content]
@@ -239,24 +277,45 @@ fn check_one(scenario: &Scenario, directory: &Path, encoding: Option<Arc<dyn Key
         && let Err(error) = &opened
         && error.message().contains("legacy")
     {
-        let reader = Engine::open_read_only(&path, options()).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        let reader = Engine::open_read_only(&path, options.clone()).map_err(shown)?;
         let found: Content = reader.range(..).unwrap().map(|entry| entry.unwrap()).collect();
-        assert!(allowed.contains(&found), "{what}: wrong content");
-        return;
+        require!(allowed.contains(&found), "wrong content: {} keys", found.len());
+        return Ok(Found::Whole("slash-spans".into()));
     }
-    let engine = opened.unwrap_or_else(|error| panic!("{what}: {error:?}"));
-    let found = common::content(&engine);
-    assert!(allowed.contains(&found), "{what}: wrong content: {} keys", found.len());
+    let engine = opened.map_err(shown)?;
+    let name = engine.encoding().name;
     if let Some(encoding) = &encoding {
-        assert_eq!(engine.encoding().name, encoding.name(), "{what}");
+        require!(name == encoding.name(), "opened as {name}");
     }
-    engine.put(b"/after/the/crash", b"1").unwrap();
-    engine.close().unwrap();
-    let again = Engine::open(&path, options()).unwrap_or_else(|error| panic!("{what}, again: {error:?}"));
-    assert_eq!(common::content(&again).len(), found.len() + 1, "{what}: a write after recovery is lost");
-    let clean: Vec<_> = common::bytes_below(directory)
+    written_to(&engine, &allowed)?;
+    engine.close().map_err(shown)?;
+    at_rest(directory, options, &allowed)?;
+    Ok(if adopted { Found::Adoptable } else { Found::Whole(name) })
+}
+
+/// Compares the content with what is allowed, and writes one key more.
+fn written_to(engine: &Engine, allowed: &[Content]) -> std::result::Result<(), String> {
+    let mut content = Content::new();
+    for entry in engine.range(..).map_err(shown)? {
+        let (key, value) = entry.map_err(shown)?;
+        require!(content.insert(key, value).is_none(), "a key came twice");
+    }
+    require!(allowed.contains(&content), "wrong content: {} keys", content.len());
+    require!(common::content(engine) == content, "the content changes while it is read");
+    engine.put(b"/after/the/crash", b"1").map_err(shown)
+}
+
+/// What was written after recovery is there when the place is opened again, and nothing is left behind.
+fn at_rest(directory: &Path, options: &Options, allowed: &[Content]) -> std::result::Result<(), String> {
+    let again = Engine::open(database(directory), options.clone()).map_err(|error| format!("again: {error:?}"))?;
+    let mut content = common::content(&again);
+    require!(content.remove(b"/after/the/crash".as_slice()).is_some(), "a write after recovery is lost");
+    require!(allowed.contains(&content), "opened again, the content is another: {} keys", content.len());
+    again.close().map_err(shown)?;
+    let left: Vec<_> = common::bytes_below(directory)
         .into_keys()
         .filter(|name| name.starts_with("db.converting") || name.contains(".trash"))
         .collect();
-    assert!(clean.is_empty(), "{what}: left behind: {clean:?}");
+    require!(left.is_empty(), "left behind: {left:?}");
+    Ok(())
 }
