@@ -230,6 +230,20 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_not_there_counts_as_absent() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+        std::fs::write(&file, "x").unwrap();
+        std::os::unix::fs::symlink(&link, &link).unwrap();
+        let vfs = RealVfs::default();
+        assert_eq!(vfs.stat(&directory.path().join("nothing")).unwrap(), None);
+        // ENOTDIR, ELOOP, ENAMETOOLONG.
+        for path in [file.join("x"), link.join("x"), directory.path().join("n".repeat(300))] {
+            assert_eq!(vfs.stat(&path).unwrap_err().kind(), ErrorKind::Io, "{}", path.display());
+        }
+    }
+
+    #[test]
     fn a_file_that_is_too_long_is_not_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f");

@@ -1,0 +1,44 @@
+//! Defects in the engine: opening, the internal family, iterators, what is durable.
+
+use super::plant::{Defect, defect};
+
+const OPEN: &str = "src/engine/open.rs";
+const WALK: &str = "src/engine/walk.rs";
+
+pub fn defects() -> Vec<Defect> {
+    vec![
+        defect("a walk takes a failed step of its cursor for the end")
+            .edit(
+                WALK,
+                "        match self.standing {
+            Standing::On(Direction::Forward) => self.cursor.next()?,
+            Standing::Before(Direction::Forward) => {}
+            _ => self.cursor.seek(&self.low)?,
+        }",
+                "match self.standing {
+                    Standing::On(Direction::Forward) => drop(self.cursor.next()),
+                    Standing::Before(Direction::Forward) => {}
+                    _ => drop(self.cursor.seek(&self.low)),
+                }",
+            )
+            .found_by(&["unit::engine::iter::tests::a_damaged_file_is_never_the_end"]),
+        defect("the marker is written again at every open")
+            .edit(
+                OPEN,
+                "super::ingest::sweep(&*place.vfs, &place.layout);",
+                "super::ingest::sweep(&*place.vfs, &place.layout);
+            place.vfs.remove_file(&place.layout.live.join(crate::layout::MARKER))?;
+            crate::marker::write(&*place.vfs, &place.layout.live, &marker)?;",
+            )
+            .found_by(&["guarantees::syncs::opening_what_is_whole_writes_nothing_of_ours"]),
+        defect("a sweep that fails fails the open")
+            .edit(OPEN, "place.sweep(leftover);", "place.try_sweep(leftover)?;")
+            .found_by(&["refusals::a_live_damaged_after_the_swap_is_never_replaced_by_the_old_one"]),
+        defect("the WAL of an attached database is not kept")
+            .edit(OPEN, "Settings { keep_wal: attached, ..options.settings() }", "options.settings()")
+            .found_by(&["attached::wal_files_are_kept_through_flushes_and_openings"]),
+        defect("a database is converted although that was forbidden")
+            .edit(OPEN, "options.on_mismatch == OnMismatch::Refuse", "false")
+            .found_by(&["guarantees::others::a_conversion_that_was_forbidden_does_not_happen"]),
+    ]
+}
