@@ -6,7 +6,7 @@ mod distorted;
 mod judge;
 mod place;
 mod table;
-mod templates;
+pub mod templates;
 
 use super::common::{self, figures};
 use judge::{Bench, Case, Outcome, Request};
