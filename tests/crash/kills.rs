@@ -3,6 +3,9 @@
 //! `SIGKILL`, as the kernel's own memory killer sends it: nothing of the child runs any more, no thread of RocksDB either.
 //! The traps of the sweep stand where we thought of one; here the process dies after each operation that it did.
 
+mod load;
+pub mod steps;
+
 use super::common::figures::Figures;
 use super::common::{self, options};
 use super::scenario::{self, Scenario};
@@ -17,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
 
 const CHILD_OPERATION: &str = "MORPHKV_TEST_OPERATION";
-const SIGKILL: i32 = 9;
+pub const SIGKILL: i32 = 9;
 
 /// Options whose nth file operation is the last thing that the process does. The count goes up with each operation.
 fn killed_after(nth: usize, count: Arc<AtomicUsize>) -> Options {
