@@ -71,7 +71,9 @@ pub use rocks::{Compression, Durability, SharedMemory, Stats};
 #[cfg(feature = "traps")]
 pub mod testing {
     pub use crate::attachment::{Attachment, Cause};
-    pub use crate::fs::{EIO, ENOSPC, Fault, FaultyVfs, FileKind, Operation, RealVfs, RecordingVfs, Space, Stat, Vfs};
+    pub use crate::fs::{
+        Access, EIO, ENOSPC, Fault, FaultyVfs, FileKind, Operation, RealVfs, RecordingVfs, Space, Stat, Vfs,
+    };
     pub use crate::layout::Layout;
     pub use crate::place::{decide, journal};
     pub use crate::rocks::{Database, Family, Settings};

@@ -3,6 +3,7 @@
 use super::{Space, Stat, Vfs};
 use crate::error::{Error, Result};
 use crate::trap::Trap;
+use parking_lot::Mutex;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,24 +25,48 @@ pub const EIO: i32 = 5;
 /// `ENOSPC`.
 pub const ENOSPC: i32 = 28;
 
+/// What an operation does to the disk, as far as faults ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing.
+    Look,
+    /// It removes something, which needs no room.
+    Remove,
+    /// It changes something, or makes a change durable, and a full disk may refuse it.
+    Write,
+}
+
 /// Fails what the fault says and passes everything else on.
 #[derive(Debug)]
 pub struct FaultyVfs {
     inner: Arc<dyn Vfs>,
     fault: Option<Fault>,
-    calls: AtomicU64,
+    /// What fails is done all the same.
+    carries_out: bool,
+    accesses: Mutex<Vec<Access>>,
     failed: AtomicU64,
 }
 
 impl FaultyVfs {
     /// Fails operations on `inner`; with no fault it only counts.
     pub fn new(inner: Arc<dyn Vfs>, fault: Option<Fault>) -> Self {
-        FaultyVfs { inner, fault, calls: AtomicU64::new(0), failed: AtomicU64::new(0) }
+        let (accesses, failed) = (Mutex::new(Vec::new()), AtomicU64::new(0));
+        FaultyVfs { inner, fault, carries_out: false, accesses, failed }
+    }
+
+    /// As [`FaultyVfs::new`], but what fails was carried out, and only its answer says otherwise. Looks do not fail.
+    pub fn carrying_out(inner: Arc<dyn Vfs>, fault: Fault) -> Self {
+        FaultyVfs { carries_out: true, ..Self::new(inner, Some(fault)) }
     }
 
     /// Operations so far.
     pub fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
+        self.accesses.lock().len() as u64
+    }
+
+    /// What each operation so far does.
+    pub fn accesses(&self) -> Vec<Access> {
+        self.accesses.lock().clone()
     }
 
     /// Operations that were made to fail.
@@ -49,109 +74,119 @@ impl FaultyVfs {
         self.failed.load(Ordering::Relaxed)
     }
 
-    fn pass(&self, path: &Path, writes: bool) -> Result<()> {
-        let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        let Some(fault) = self.fault else { return Ok(()) };
+    /// The error number that the next operation, which does `access`, is to fail with.
+    fn due(&self, access: Access) -> Option<i32> {
+        let call = {
+            let mut accesses = self.accesses.lock();
+            accesses.push(access);
+            accesses.len() as u64 - 1
+        };
+        let fault = self.fault?;
         let due = call == fault.at || (fault.sticky && call > fault.at);
-        if due && (writes || fault.errno != ENOSPC) {
-            self.failed.fetch_add(1, Ordering::Relaxed);
-            return Err(Error::io("go on", path, io::Error::from_raw_os_error(fault.errno)));
+        let can = match access {
+            Access::Look => fault.errno != ENOSPC && !self.carries_out,
+            Access::Remove => fault.errno != ENOSPC,
+            Access::Write => true,
+        };
+        if !due || !can {
+            return None;
         }
-        Ok(())
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        Some(fault.errno)
+    }
+
+    fn run<T>(&self, path: &Path, access: Access, operation: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.run_or(path, access, operation, || {})
+    }
+
+    /// `instead` is what is left on the disk when the operation fails half-way.
+    fn run_or<T>(
+        &self,
+        path: &Path,
+        access: Access,
+        operation: impl FnOnce() -> Result<T>,
+        instead: impl FnOnce(),
+    ) -> Result<T> {
+        let Some(errno) = self.due(access) else { return operation() };
+        if self.carries_out {
+            operation()?;
+        } else {
+            instead();
+        }
+        Err(Error::io("go on", path, io::Error::from_raw_os_error(errno)))
     }
 }
 
 impl Vfs for FaultyVfs {
     fn stat(&self, path: &Path) -> Result<Option<Stat>> {
-        self.pass(path, false)?;
-        self.inner.stat(path)
+        self.run(path, Access::Look, || self.inner.stat(path))
     }
 
     fn list(&self, path: &Path) -> Result<Vec<String>> {
-        self.pass(path, false)?;
-        self.inner.list(path)
+        self.run(path, Access::Look, || self.inner.list(path))
     }
 
     fn read(&self, path: &Path, max_len: u64) -> Result<Vec<u8>> {
-        self.pass(path, false)?;
-        self.inner.read(path, max_len)
+        self.run(path, Access::Look, || self.inner.read(path, max_len))
     }
 
     fn read_range(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
-        self.pass(path, false)?;
-        self.inner.read_range(path, offset, len, out)
+        self.run(path, Access::Look, || self.inner.read_range(path, offset, len, out))
     }
 
     fn make_dir(&self, path: &Path) -> Result<()> {
-        self.pass(path, true)?;
-        self.inner.make_dir(path)
+        self.run(path, Access::Write, || self.inner.make_dir(path))
     }
 
     fn make_private(&self, path: &Path) -> Result<()> {
-        self.pass(path, true)?;
-        self.inner.make_private(path)
+        self.run(path, Access::Write, || self.inner.make_private(path))
     }
 
     fn create_file(&self, path: &Path, contents: &[u8]) -> Result<()> {
-        if let Err(error) = self.pass(path, true) {
-            // A full disk leaves a part of the file behind.
-            let _ = self.inner.create_file(path, &contents[..contents.len() / 2]);
-            return Err(error);
-        }
-        self.inner.create_file(path, contents)
+        // A full disk leaves a part of the file behind.
+        let half = || drop(self.inner.create_file(path, &contents[..contents.len() / 2]));
+        self.run_or(path, Access::Write, || self.inner.create_file(path, contents), half)
     }
 
     fn append(&self, path: &Path, contents: &[u8]) -> Result<()> {
-        if let Err(error) = self.pass(path, true) {
-            let _ = self.inner.append(path, &contents[..contents.len() / 2]);
-            return Err(error);
-        }
-        self.inner.append(path, contents)
+        let half = || drop(self.inner.append(path, &contents[..contents.len() / 2]));
+        self.run_or(path, Access::Write, || self.inner.append(path, contents), half)
     }
 
     fn sync_file(&self, path: &Path) -> Result<()> {
-        self.pass(path, true)?;
-        self.inner.sync_file(path)
+        self.run(path, Access::Write, || self.inner.sync_file(path))
     }
 
     fn sync_dir(&self, path: &Path) -> Result<()> {
-        self.pass(path, true)?;
-        self.inner.sync_dir(path)
+        self.run(path, Access::Write, || self.inner.sync_dir(path))
     }
 
     fn rename_no_replace(&self, from: &Path, to: &Path) -> Result<()> {
-        self.pass(from, true)?;
-        self.inner.rename_no_replace(from, to)
+        self.run(from, Access::Write, || self.inner.rename_no_replace(from, to))
     }
 
     fn rename_file_over(&self, from: &Path, to: &Path) -> Result<()> {
-        self.pass(from, true)?;
-        self.inner.rename_file_over(from, to)
+        self.run(from, Access::Write, || self.inner.rename_file_over(from, to))
     }
 
     fn probe_rename(&self, from: &Path, onto: &Path) -> Result<()> {
-        self.pass(from, false)?;
-        self.inner.probe_rename(from, onto)
+        self.run(from, Access::Look, || self.inner.probe_rename(from, onto))
     }
 
     fn remove_file(&self, path: &Path) -> Result<()> {
-        self.pass(path, false)?;
-        self.inner.remove_file(path)
+        self.run(path, Access::Remove, || self.inner.remove_file(path))
     }
 
     fn remove_dir(&self, path: &Path) -> Result<()> {
-        self.pass(path, false)?;
-        self.inner.remove_dir(path)
+        self.run(path, Access::Remove, || self.inner.remove_dir(path))
     }
 
     fn hard_link(&self, from: &Path, to: &Path) -> Result<()> {
-        self.pass(from, true)?;
-        self.inner.hard_link(from, to)
+        self.run(from, Access::Write, || self.inner.hard_link(from, to))
     }
 
     fn space(&self, path: &Path) -> Result<Space> {
-        self.pass(path, false)?;
-        self.inner.space(path)
+        self.run(path, Access::Look, || self.inner.space(path))
     }
 
     fn trap(&self, trap: Trap) -> Result<()> {

@@ -12,7 +12,7 @@ mod real;
 mod recording;
 
 #[cfg(feature = "traps")]
-pub use faulty::{EIO, ENOSPC, Fault, FaultyVfs};
+pub use faulty::{Access, EIO, ENOSPC, Fault, FaultyVfs};
 pub use real::RealVfs;
 #[cfg(feature = "traps")]
 pub use recording::{Operation, RecordingVfs};

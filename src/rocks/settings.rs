@@ -125,6 +125,8 @@ impl Settings {
         if self.bulk {
             options.set_max_open_files(BULK_OPEN_FILES);
             options.set_disable_auto_compactions(true);
+            // RocksDB starts 16 threads for each opening, however few files there are, and a place is looked at often.
+            options.set_max_file_opening_threads(1);
             table.set_cache_index_and_filter_blocks(true);
         }
         table.set_block_size(BLOCK_BYTES);

@@ -177,6 +177,11 @@ pub fn all() -> Vec<Scenario> {
     ]
 }
 
+/// The scenario of that name, for a child.
+pub fn named(name: &str) -> Scenario {
+    all().into_iter().find(|scenario| scenario.name == name).expect("a scenario of that name")
+}
+
 fn kept_and_written(directory: &Path) {
     natural(directory);
     let options = options().encoding(Hierarchical).keep_backup(Keep::Yes);

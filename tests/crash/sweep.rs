@@ -8,9 +8,38 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-const CHILD_SCENARIO: &str = "MORPHKV_TEST_SCENARIO";
-const CHILD_DIRECTORY: &str = "MORPHKV_TEST_DIRECTORY";
+pub const CHILD_SCENARIO: &str = "MORPHKV_TEST_SCENARIO";
+pub const CHILD_DIRECTORY: &str = "MORPHKV_TEST_DIRECTORY";
+
+/// This test binary as a child that runs one of its tests, `module::name`, and is silent.
+pub fn child_that_runs(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([test, "--exact", "--quiet"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Does `work` for each item, on two threads, and gives the results in the order of the items.
+pub fn on_two_threads<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let run = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { return done };
+            done.push((index, work(item)));
+        }
+    };
+    let mut all = std::thread::scope(|scope| {
+        let other = scope.spawn(run);
+        let mut all = run();
+        all.extend(other.join().unwrap());
+        all
+    });
+    all.sort_by_key(|(index, _)| *index);
+    all.into_iter().map(|(_, result)| result).collect()
+}
 
 /// Not a test of its own: what the children run. Without the variables it has nothing to do.
 #[test]
@@ -21,20 +50,15 @@ fn child() {
         let _ = Engine::open(database(directory), options());
         return;
     }
-    let scenario = scenario::all().into_iter().find(|scenario| scenario.name == name).expect("a scenario of that name");
-    (scenario.act)(directory, options()).unwrap();
+    (scenario::named(&name).act)(directory, options()).unwrap();
 }
 
 /// Runs a child that dies at the `nth` hit of `trap`. Whether it did.
 fn crash(name: &str, directory: &Path, trap: Trap, nth: usize) -> bool {
-    let status = Command::new(std::env::current_exe().unwrap())
-        .args(["sweep::child", "--exact", "--quiet"])
+    let status = child_that_runs("sweep::child")
         .env(CHILD_SCENARIO, name)
         .env(CHILD_DIRECTORY, directory)
         .env("MORPHKV_TRAP", format!("{}@{nth}=abort", trap.name()))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
         .status()
         .unwrap();
     use std::os::unix::process::ExitStatusExt;
