@@ -29,9 +29,13 @@ FUZZ_SECONDS ?= 10
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
+# libclang-cpp, which other packages bring along, is another library: it does not count.
 deps: ## install what the build needs beside Rust: a C++ compiler and libclang
 	@command -v cargo >/dev/null || { echo "morphkv needs Rust with cargo; see https://rustup.rs" >&2; exit 1; }; \
-	if command -v clang >/dev/null || compgen -G '/usr/lib/*/libclang*.so*' >/dev/null || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || [ -n "$${LIBCLANG_PATH:-}" ]; then have_clang=1; else have_clang=; fi; \
+	have_clang=$${LIBCLANG_PATH:-}; \
+	for folder in /usr/lib/*/ /usr/lib/llvm-*/lib/ /usr/lib64/ /usr/lib/; do \
+	  if compgen -G "$$folder"'libclang.so*' >/dev/null || compgen -G "$$folder"'libclang-[0-9]*.so*' >/dev/null; then have_clang=1; fi; \
+	done; \
 	if [ -z "$$have_clang" ] || ! command -v c++ >/dev/null; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -qq && apt-get install -y -qq build-essential libclang-dev >/dev/null; \
