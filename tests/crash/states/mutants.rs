@@ -265,17 +265,18 @@ fn fates(run: &Run) -> Vec<(String, Fate)> {
         .collect()
 }
 
+/// Whether `name` fits: each `*` stands for anything.
+fn fits(pattern: &str, name: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(name) = name.strip_prefix(start) else { return false };
+    (0..=name.len()).any(|skip| name.is_char_boundary(skip) && fits(rest, &name[skip..]))
+}
+
 /// The row of the table that explains why a mutant is harmless.
 fn explanation(scenario: &str, mutant: &str) -> Option<usize> {
-    REDUNDANT.iter().position(|row| {
-        let (start, end) = row.mutant.split_once('*').unwrap_or((row.mutant, ""));
-        let fits = if row.mutant.contains('*') {
-            mutant.len() >= start.len() + end.len() && mutant.starts_with(start) && mutant.ends_with(end)
-        } else {
-            mutant == row.mutant
-        };
-        fits && (row.scenarios.is_empty() || row.scenarios.contains(&scenario))
-    })
+    REDUNDANT
+        .iter()
+        .position(|row| fits(row.mutant, mutant) && (row.scenarios.is_empty() || row.scenarios.contains(&scenario)))
 }
 
 #[test]
