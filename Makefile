@@ -21,9 +21,11 @@ target     := $(or $(CARGO_TARGET_DIR),target)
 # One set of features for lint, test and tidy, so that they share what is compiled.
 features   := --locked --features cli,traps
 benches    := $(patsubst benches/%.rs,--bench %,$(wildcard benches/*.rs))
+# What has a large size.
+torture    := --test crash --test media --test mutants --test guarantees
 FUZZ_SECONDS ?= 10
 
-.PHONY: help deps setup build demo test check lint fmt clippy deny docs tidy artefact fuzz-smoke bench clean FORCE
+.PHONY: help deps setup build demo test check lint fmt clippy deny docs tidy artefact fuzz-smoke torture bench clean FORCE
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -115,6 +117,13 @@ fuzz-smoke: setup ## every fuzz target for FUZZ_SECONDS (10) each
 	  echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
 	  RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none --features engine "$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
 	done; fi
+
+# The report is drawn whatever became of the checks: it names what failed, and what did not run.
+torture: setup ## every check of crash safety at its large size; draws target/torture/report.html
+	@rm -f $(target)/torture/*.json; status=0; export MORPHKV_TORTURE=1; \
+	if command -v cargo-nextest >/dev/null; then cargo nextest run $(features) --no-fail-fast $(torture) || status=$$?; \
+	else cargo test $(features) --no-fail-fast $(torture) || status=$$?; fi; \
+	cargo test $(features) --quiet --test report; echo "$(target)/torture/report.html"; exit $$status
 
 bench: setup ## the benchmarks of benches/, on this machine, as ratios
 	@[ -n "$(benches)" ] || { echo "there are no benchmarks" >&2; exit 1; }

@@ -1,5 +1,6 @@
 //! The sweep over every trap.
 
+use super::common::figures::Figures;
 use super::common::{self, options};
 use super::scenario::{self, Scenario, database};
 use morphkv::testing::{RealVfs, Trap, TrapPlan};
@@ -126,6 +127,7 @@ fn crash_again(scenario: &Scenario, crashed: &Path, what: &str, tally: &mut Tall
 
 #[test]
 fn every_trap_of_every_change() {
+    let figures = Figures::new("trap-kills");
     let scenarios = scenario::all();
     let (even, odd): (Vec<_>, Vec<_>) = scenarios.iter().enumerate().partition(|(index, _)| index % 2 == 0);
     let run = |half: Vec<(usize, &Scenario)>| {
@@ -141,13 +143,11 @@ fn every_trap_of_every_change() {
     });
     let met: BTreeSet<_> = a.met.union(&b.met).cloned().collect();
     let missed: Vec<_> = Trap::ALL.iter().map(|trap| trap.name()).filter(|name| !met.contains(*name)).collect();
-    println!(
-        "traps swept: {} of {}, crashes: {}, crashes inside recovery: {}, databases opened and compared: {}",
-        met.len(),
-        Trap::ALL.len(),
-        a.crashes + b.crashes,
-        a.second_crashes + b.second_crashes,
-        a.opened + b.opened
-    );
+    figures
+        .with("traps", format!("{} of {}", met.len(), Trap::ALL.len()))
+        .with("kills", a.crashes + b.crashes)
+        .with("kills inside recovery", a.second_crashes + b.second_crashes)
+        .with("opened and compared", a.opened + b.opened)
+        .print();
     assert!(missed.is_empty(), "traps that no change meets: {missed:?}");
 }
