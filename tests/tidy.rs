@@ -523,6 +523,37 @@ fn the_architecture_page_names_every_module() {
     }
 }
 
+/// A page that names a test is true only as long as there is such a test.
+#[test]
+fn the_page_of_guarantees_names_tests_and_defects_that_exist() {
+    let page = read("docs/guarantees.md");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for folder in ["src", "tests"] {
+        collect(&root.join(folder), root, &mut files);
+    }
+    let exists = |name: &str| {
+        let [function, module] = [format!("fn {name}("), format!("mod {name};")];
+        let own_file = format!("/{name}/main.rs");
+        files.iter().any(|(path, raw)| raw.contains(&function) || raw.contains(&module) || path.ends_with(&own_file))
+    };
+    let is_name = |text: &&str| {
+        let plain =
+            text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_:".contains(&byte));
+        plain && (text.contains('_') || text.contains("::"))
+    };
+    let named: Vec<&str> = page.split('`').skip(1).step_by(2).filter(is_name).collect();
+    let missing: Vec<&&str> = named.iter().filter(|name| !name.split("::").all(exists)).collect();
+    assert!(named.len() > 50 && missing.is_empty(), "docs/guarantees.md names what is not there: {missing:?}");
+    let planted: Vec<&str> = page.split("planted: \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let known = |defect: &&&str| files.iter().any(|(_, raw)| raw.contains(&format!("defect(\"{defect}\")")));
+    let missing: Vec<&&str> = planted.iter().filter(|defect| !known(defect)).collect();
+    assert!(
+        planted.len() > 3 && missing.is_empty(),
+        "docs/guarantees.md names defects that are not planted: {missing:?}"
+    );
+}
+
 #[test]
 fn the_readme_shows_the_quickstart_example_as_it_compiles() {
     let example = read("examples/quickstart.rs");
