@@ -72,7 +72,8 @@ pub use rocks::{Compression, Durability, SharedMemory, Stats};
 pub mod testing {
     pub use crate::attachment::{Attachment, Cause};
     pub use crate::fs::{
-        Access, EIO, ENOSPC, Fault, FaultyVfs, FileKind, Operation, RealVfs, RecordingVfs, Space, Stat, Vfs,
+        Access, EIO, ENOSPC, Fault, FaultyVfs, FileKind, Operation, PowerCutVfs, RealVfs, RecordingVfs, Space, Stat,
+        Vfs,
     };
     pub use crate::layout::Layout;
     pub use crate::place::{decide, journal};

@@ -186,6 +186,34 @@ mod armed {
         Error(ErrorKind),
         /// The thread makes the file and waits until it is gone: for races.
         Pause(PathBuf),
+        /// What was not synced is lost, and the process dies. Through a [`PowerCutVfs`](crate::fs::PowerCutVfs).
+        PowerCut,
+    }
+
+    impl TrapAction {
+        /// Does it.
+        ///
+        /// # Errors
+        /// What a test asked for; `InvalidArgument` for a power cut: only a [`PowerCutVfs`](crate::fs::PowerCutVfs)
+        /// knows what was not synced.
+        pub(crate) fn perform(self, trap: Trap) -> Result<()> {
+            match self {
+                TrapAction::Abort => std::process::abort(),
+                TrapAction::Error(kind) => Err(Error::new(kind, "go on", format!("trap {}", trap.name()))),
+                TrapAction::Pause(file) => {
+                    let created = std::fs::write(&file, trap.name());
+                    created.map_err(|error| Error::io("pause at a trap", &file, error))?;
+                    while file.exists() {
+                        std::thread::sleep(std::time::Duration::from_millis(2));
+                    }
+                    Ok(())
+                }
+                TrapAction::PowerCut => {
+                    let message = "a power cut needs file operations that know what was not synced: `PowerCutVfs`";
+                    Err(Error::new(ErrorKind::InvalidArgument, "go on", message))
+                }
+            }
+        }
     }
 
     /// Which traps do what. Each fires once, at its nth hit (counted from 1).
@@ -215,7 +243,8 @@ mod armed {
             self
         }
 
-        /// Reads `MORPHKV_TRAP`: `name=abort`, `name@3=error:NoSpace`, `name=pause:FILE`; several with commas.
+        /// Reads `MORPHKV_TRAP`: `name=abort`, `name=power-cut`, `name@3=error:NoSpace`, `name=pause:FILE`; several with
+        /// commas.
         ///
         /// # Errors
         /// `InvalidArgument` for what it does not understand, so that a mistyped test cannot pass.
@@ -244,6 +273,7 @@ mod armed {
                 let trap = Trap::from_name(name).ok_or_else(wrong)?;
                 let action = match action.split_once(':') {
                     None if action == "abort" => TrapAction::Abort,
+                    None if action == "power-cut" => TrapAction::PowerCut,
                     None if action == "error" => TrapAction::Error(ErrorKind::Io),
                     Some(("error", "NoSpace")) => TrapAction::Error(ErrorKind::NoSpace),
                     Some(("pause", file)) => TrapAction::Pause(file.into()),
@@ -259,20 +289,18 @@ mod armed {
         /// # Errors
         /// What the plan says; what is on disk then is what the place of the trap says.
         pub fn hit(&self, trap: Trap) -> Result<()> {
+            self.next(trap).map_or(Ok(()), |action| action.perform(trap))
+        }
+
+        /// What is to be done at this hit of `trap`.
+        pub(crate) fn next(&self, trap: Trap) -> Option<TrapAction> {
             self.hits.lock().push(trap);
-            let Some(action) = self.due(trap) else { return Ok(()) };
-            match action {
-                TrapAction::Abort => std::process::abort(),
-                TrapAction::Error(kind) => Err(Error::new(kind, "go on", format!("trap {}", trap.name()))),
-                TrapAction::Pause(file) => {
-                    let created = std::fs::write(&file, trap.name());
-                    created.map_err(|error| Error::io("pause at a trap", &file, error))?;
-                    while file.exists() {
-                        std::thread::sleep(std::time::Duration::from_millis(2));
-                    }
-                    Ok(())
-                }
-            }
+            self.due(trap)
+        }
+
+        /// Whether a power cut is to come.
+        pub fn cuts_power(&self) -> bool {
+            self.armed.lock().iter().any(|armed| armed.action == TrapAction::PowerCut)
         }
 
         fn due(&self, trap: Trap) -> Option<TrapAction> {

@@ -4,9 +4,13 @@ use super::Hooks;
 use crate::conversion::ProgressCallback;
 use crate::encoding::{EncodingId, Encodings, KeyEncoding};
 use crate::error::Result;
+#[cfg(feature = "traps")]
+use crate::fs::PowerCutVfs;
 use crate::fs::{RealVfs, Vfs};
 use crate::place::journal::{Keep, Verify};
 use crate::rocks::{Compression, Durability, Settings, SharedMemory};
+#[cfg(feature = "traps")]
+use crate::trap::TrapPlan;
 use std::fmt;
 use std::sync::Arc;
 
@@ -220,6 +224,13 @@ impl Options {
         #[cfg(feature = "traps")]
         if let Some(vfs) = &self.vfs {
             return Ok(vfs.clone());
+        }
+        #[cfg(feature = "traps")]
+        {
+            let plan = Arc::new(TrapPlan::from_env()?);
+            if plan.cuts_power() {
+                return Ok(Arc::new(PowerCutVfs::new(Arc::new(RealVfs::default()), plan)));
+            }
         }
         Ok(Arc::new(RealVfs::new()?))
     }

@@ -7,12 +7,16 @@
 
 #[cfg(feature = "traps")]
 mod faulty;
+#[cfg(feature = "traps")]
+mod power_cut;
 mod real;
 #[cfg(feature = "traps")]
 mod recording;
 
 #[cfg(feature = "traps")]
 pub use faulty::{Access, EIO, ENOSPC, Fault, FaultyVfs};
+#[cfg(feature = "traps")]
+pub use power_cut::PowerCutVfs;
 pub use real::RealVfs;
 #[cfg(feature = "traps")]
 pub use recording::{Operation, RecordingVfs};

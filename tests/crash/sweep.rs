@@ -1,6 +1,6 @@
 //! The sweep over every trap.
 
-use super::common::figures::Figures;
+use super::common::figures::{Figures, torture};
 use super::common::{self, options};
 use super::scenario::{self, Scenario, database};
 use morphkv::testing::{RealVfs, Trap, TrapPlan};
@@ -54,12 +54,15 @@ fn child() {
     (scenario::named(&name).act)(directory, options()).unwrap();
 }
 
+/// How a child dies: as if killed, or with what it had not synced.
+const DEATHS: [&str; 2] = ["abort", "power-cut"];
+
 /// Runs a child that dies at the `nth` hit of `trap`. Whether it did.
-fn crash(name: &str, directory: &Path, trap: Trap, nth: usize) -> bool {
+fn crash(name: &str, directory: &Path, (trap, nth): (Trap, usize), death: &str) -> bool {
     let status = child_that_runs("sweep::child")
         .env(CHILD_SCENARIO, name)
         .env(CHILD_DIRECTORY, directory)
-        .env("MORPHKV_TRAP", format!("{}@{nth}=abort", trap.name()))
+        .env("MORPHKV_TRAP", format!("{}@{nth}={death}", trap.name()))
         .status()
         .unwrap();
     use std::os::unix::process::ExitStatusExt;
@@ -96,26 +99,35 @@ fn sweep(scenario: &Scenario, tally: &mut Tally) {
     let met = hits(|options| (scenario.act)(trial.path(), options).unwrap());
     tally.met.extend(met.iter().map(|trap| trap.name().to_owned()));
     for (trap, nth) in numbered(&met) {
-        let crashed = common::scratch();
-        common::copy_tree(before.path(), crashed.path());
-        let what = format!("crashed at {} ({nth})", trap.name());
-        assert!(crash(scenario.name, crashed.path(), trap, nth), "{}: not {what}", scenario.name);
-        tally.crashes += 1;
-        scenario::check(scenario, crashed.path(), &what);
-        tally.opened += 3;
-        crash_again(scenario, crashed.path(), &what, tally);
+        for death in DEATHS {
+            let crashed = common::scratch();
+            common::copy_tree(before.path(), crashed.path());
+            let what = format!("{death} at {} ({nth})", trap.name());
+            assert!(crash(scenario.name, crashed.path(), (trap, nth), death), "{}: no {what}", scenario.name);
+            tally.crashes += 1;
+            scenario::check(scenario, crashed.path(), &what);
+            tally.opened += 3;
+            if death == "abort" || torture() {
+                crash_again(scenario, crashed.path(), &what, death, tally);
+            }
+        }
     }
 }
 
 /// Crashes at every trap inside the recovery from `crashed`.
-fn crash_again(scenario: &Scenario, crashed: &Path, what: &str, tally: &mut Tally) {
+fn crash_again(scenario: &Scenario, crashed: &Path, what: &str, death: &str, tally: &mut Tally) {
     let trial = common::scratch();
     common::copy_tree(crashed, trial.path());
     let met = hits(|options| drop(Engine::open(database(trial.path()), options)));
     for (trap, nth) in numbered(&met).into_iter().filter(|(trap, _)| *trap != Trap::LockTaken) {
         let again = common::scratch();
         common::copy_tree(crashed, again.path());
-        assert!(crash("open", again.path(), trap, nth), "{}: {what}, not again at {}", scenario.name, trap.name());
+        assert!(
+            crash("open", again.path(), (trap, nth), death),
+            "{}: {what}, not again at {}",
+            scenario.name,
+            trap.name()
+        );
         tally.second_crashes += 1;
         let what = format!("{what}, and in recovery at {} ({nth})", trap.name());
         let copy = common::scratch();
