@@ -72,7 +72,7 @@ impl PowerCutVfs {
     fn now(pending: &[Pending], index: usize) -> PathBuf {
         let mut path = pending[index].path().to_path_buf();
         for later in &pending[index + 1..] {
-            if let Pending::Rename { from, to } = later {
+            if let Pending::Rename { from, to } | Pending::Over { from, to, .. } = later {
                 path = renamed(&path, from, to).unwrap_or(path);
             }
         }
@@ -88,7 +88,7 @@ impl PowerCutVfs {
                 index += 1;
                 continue;
             }
-            if let Pending::Rename { from, to } = pending.remove(index) {
+            if let Pending::Rename { from, to } | Pending::Over { from, to, .. } = pending.remove(index) {
                 for earlier in &mut pending[..index] {
                     if let Some(path) = renamed(earlier.path(), &from, &to) {
                         *earlier.path_mut() = path;
@@ -310,5 +310,16 @@ mod tests {
         write_atomic(&vfs, &file, &temporary, b"new").unwrap();
         vfs.lose_what_is_not_durable();
         assert_eq!(held(&file), Some("new".into()));
+    }
+
+    #[test]
+    fn contents_that_were_never_synced_are_lost_under_their_last_name() {
+        let (directory, vfs) = disk();
+        let [file, temporary] = ["file", "file.new"].map(|name| directory.path().join(name));
+        vfs.create_file(&temporary, b"contents").unwrap();
+        vfs.rename_file_over(&temporary, &file).unwrap();
+        vfs.sync_dir(directory.path()).unwrap();
+        vfs.lose_what_is_not_durable();
+        assert_eq!(held(&file), Some("".into()));
     }
 }
