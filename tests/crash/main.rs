@@ -3,13 +3,11 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-mod disk_calls;
 mod faults;
 mod flips;
 mod golden;
 mod kills;
 mod layouts;
-mod races;
 mod scenario;
 mod states;
 mod sweep;

@@ -1,1 +1,0 @@
-//! Processes and threads that open, convert and destroy one place at the same time.
