@@ -203,6 +203,22 @@ impl Database {
         })
     }
 
+    /// The id of a family in the write-ahead log, as the database gave it out.
+    ///
+    /// # Errors
+    /// `Refused` if the family does not exist.
+    #[cfg(any(test, feature = "traps"))]
+    pub fn family_id(&self, family: Family) -> Result<u32> {
+        use super::batch_decoder::{Batch, Operation};
+        // The crate does not tell it; a batch for the family holds it.
+        let mut batch = WriteBatch::new();
+        batch.inner.put_cf(self.family(family)?, b"", b"");
+        match Batch::new(batch.inner.data())?.operations().next().transpose()? {
+            Some(Operation::Put { family, .. }) => Ok(family),
+            other => Err(Error::new(ErrorKind::Unsupported, "ask for a column family's id", format!("{other:?}"))),
+        }
+    }
+
     pub(super) fn error(&self, step: &'static str, source: rocksdb::Error) -> Error {
         error(step, &self.path, source)
     }
