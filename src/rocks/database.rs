@@ -207,7 +207,7 @@ impl Database {
     ///
     /// # Errors
     /// `Refused` if the family does not exist.
-    #[cfg(any(test, feature = "traps"))]
+    #[cfg(any(test, feature = "log-backup", feature = "traps"))]
     pub fn family_id(&self, family: Family) -> Result<u32> {
         use super::batch_decoder::{Batch, Operation};
         // The crate does not tell it; a batch for the family holds it.
@@ -326,6 +326,14 @@ impl Database {
     /// The last sequence number.
     pub fn last_sequence(&self) -> u64 {
         self.db.latest_sequence_number()
+    }
+
+    /// Gives what was written to the operating system, and with `sync` to the disk.
+    ///
+    /// # Errors
+    /// What of it is durable is unknown.
+    pub fn flush_wal(&self, sync: bool) -> Result<()> {
+        self.db.flush_wal(sync).map_err(|source| self.error("flush the WAL", source))
     }
 
     /// Takes SST files in, by moving them. Files of one call must not overlap each other.
