@@ -292,6 +292,39 @@ fn an_interrupted_load_is_in_before_a_conversion_and_its_files_go_with_the_log()
 }
 
 #[test]
+fn an_interrupted_load_is_ended_also_where_nobody_is_attached_any_more() {
+    let directory = scratch();
+    let (path, _) = fresh(directory.path());
+    let plan = Arc::new(TrapPlan::new().with(Trap::LoadIntended, 1, TrapAction::Error(ErrorKind::Io)));
+    let engine = Engine::open(&path, options().vfs(Arc::new(RealVfs::with_traps(plan)))).unwrap();
+    engine.ingest([Ok(("key", "loaded"))]).unwrap_err();
+    engine.close().unwrap();
+    std::fs::remove_file(path.join("LOG_BACKUP")).unwrap();
+    let engine = Engine::open(&path, options()).unwrap();
+    assert_eq!(engine.get("key").unwrap().unwrap(), "loaded");
+    engine.put("key", "written since").unwrap();
+    engine.close().unwrap();
+    scenario::attach(&path);
+    let engine = Engine::open(&path, options()).unwrap();
+    assert_eq!(engine.get("key").unwrap().unwrap(), "written since");
+}
+
+#[test]
+fn a_load_whose_files_are_gone_is_damage() {
+    let directory = scratch();
+    let (path, _) = fresh(directory.path());
+    let plan = Arc::new(TrapPlan::new().with(Trap::LoadIntended, 1, TrapAction::Error(ErrorKind::Io)));
+    let engine = Engine::open(&path, options().vfs(Arc::new(RealVfs::with_traps(plan)))).unwrap();
+    engine.ingest([Ok(("key", "loaded"))]).unwrap_err();
+    engine.close().unwrap();
+    std::fs::remove_file(path.join("pending_ingest").join(&folders(&path)[0]).join("000000.sst")).unwrap();
+    for encoding in [None, Some(Hierarchical)] {
+        let options = encoding.map_or_else(options, |encoding| options().encoding(encoding));
+        assert_eq!(Engine::open(&path, options).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[test]
 fn archived_files_go_up_to_the_one_that_is_named_while_checkpoints_are_made() {
     let directory = scratch();
     let (path, _) = fresh(directory.path());

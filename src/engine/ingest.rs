@@ -278,8 +278,12 @@ impl Inner {
 }
 
 impl Engine {
-    /// Brings a bulk load to an end that a crash has interrupted.
+    /// Brings a bulk load to an end that a crash has interrupted. Also where the database is not attached any more: later
+    /// it would be repeated on top of what was written since.
     pub(super) fn finish_load(&self) -> Result<()> {
-        self.inner.attached.as_ref().map_or(Ok(()), |attached| self.inner.loading(attached).finish())
+        match &self.inner.attached {
+            Some(attached) => self.inner.loading(attached).finish(),
+            None => self.inner.loading(&Attached::new(None)).finish(),
+        }
     }
 }

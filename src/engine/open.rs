@@ -215,11 +215,12 @@ fn settle_or_create(place: &mut Place, options: &Options) -> Result<Settled> {
 /// Brings a bulk load to an end that a crash has interrupted: its files are in the encoding that is to be left.
 fn finish_load(place: &Place, options: &Options, now: &Settled) -> Result<()> {
     let live = &place.layout.live;
-    let (Some(marker), Some(_)) = (&now.marker, attachment::read(&*place.vfs, live)?) else { return Ok(()) };
+    let Some(marker) = &now.marker else { return Ok(()) };
     if place.vfs.stat(&live.join(PENDING_INGEST))?.is_none() {
         return Ok(());
     }
-    let settings = Settings { keep_wal: true, ..options.settings() };
+    let attached = attachment::read(&*place.vfs, live)?.is_some();
+    let settings = Settings { keep_wal: attached, ..options.settings() };
     let database = Database::open(&*place.vfs, live, &settings)?;
     place::check_identity(&database, marker)?;
     super::ingest::sweep(&*place.vfs, &place.layout);
