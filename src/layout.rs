@@ -13,6 +13,9 @@ pub const OWNER: &str = "OWNER";
 pub const OUTPUT: &str = "output";
 /// Files of a bulk load under way, inside live. The name is ours alone: what is in it goes at the next open.
 pub const INGEST: &str = "morphkv.ingest";
+/// SST files that were loaded into a database with a log backup and are not shipped, inside live or `unshipped`: a folder
+/// for each load, named by its id, and with [`TEMPORARY_SUFFIX`] until the log knows of it.
+pub const PENDING_INGEST: &str = "pending_ingest";
 /// The parent timeline's WAL files after a conversion of an attached database.
 pub const UNSHIPPED: &str = "unshipped";
 /// What a control file is called while it is written.
@@ -36,6 +39,8 @@ pub const DATA_FAMILY: &str = "default";
 pub const INTERNAL_ENGINE: &[u8] = b"e/";
 /// The caller's half of the internal column family.
 pub const INTERNAL_USER: &[u8] = b"u/";
+/// The last bulk load of a database with a log backup, and how far it has come.
+pub const INTERNAL_INGEST: &[u8] = b"e/ingest";
 /// The identity, equal to the marker's.
 pub const INTERNAL_IDENTITY: &[u8] = b"e/identity";
 

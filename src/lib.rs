@@ -77,7 +77,7 @@ pub mod testing {
     };
     pub use crate::layout::Layout;
     pub use crate::place::{decide, journal};
-    pub use crate::rocks::{Database, Family, Settings};
+    pub use crate::rocks::{Database, Family, Settings, batch_decoder, wal};
     pub use crate::trap::{Trap, TrapAction, TrapPlan};
 
     /// The file `LOG_BACKUP`.

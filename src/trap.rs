@@ -156,6 +156,16 @@ mod armed {
         AdoptIdentity = "morphkv-trap-adopt-identity",
         /// adopt: the marker is written.
         AdoptMarker = "morphkv-trap-adopt-marker",
+        /// A load into an attached database: its files are linked for the log, which does not know of it yet.
+        LoadLinked = "morphkv-trap-load-linked",
+        /// A load into an attached database: the log says that it begins.
+        LoadIntended = "morphkv-trap-load-intended",
+        /// A load into an attached database: its folder has its name.
+        LoadNamed = "morphkv-trap-load-named",
+        /// A load into an attached database: the files are in, the log does not say so.
+        LoadTaken = "morphkv-trap-load-taken",
+        /// A load into an attached database: the log says that it is in.
+        LoadNoted = "morphkv-trap-load-noted",
         /// checkpoint: RocksDB's checkpoint stands without a marker.
         CheckpointMade = "morphkv-trap-checkpoint-made",
         /// checkpoint: complete under its temporary name.

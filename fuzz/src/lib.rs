@@ -31,3 +31,10 @@ pub mod trap;
 pub mod place {
     pub mod journal;
 }
+
+/// The part of `rocks` that reads the write-ahead log, which does not need RocksDB.
+#[path = "../../src/rocks"]
+pub mod rocks {
+    pub mod batch_decoder;
+    pub mod wal;
+}

@@ -55,7 +55,7 @@ use verify::{Cuts, scan_with};
 use crate::attachment::{self, Attachment};
 use crate::encoding::{Comparator, EncodingId, KeyEncoding};
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::INTERNAL_IDENTITY;
+use crate::layout::{INTERNAL_IDENTITY, INTERNAL_INGEST};
 use crate::marker::{MARKER_FORMAT, Marker, Origin, OriginKind, Sealed};
 use crate::place::journal::{self, Journal, Keep, Kind, Verify};
 use crate::place::{self, Built, Place, Rest};
@@ -200,6 +200,7 @@ fn prepare(place: &mut Place, job: &Conversion<'_>) -> Result<Prepared> {
     if let Some(marker) = job.marker {
         place::check_identity(&source, marker)?;
     }
+    attachment::require_no_load(&source)?;
     require_whole_wal(place, job, &source)?;
     preflight::require_convertible(&*vfs, &place.layout, &source, job.from.comparator())?;
     let room =
@@ -334,7 +335,8 @@ fn new_marker(job: &Conversion<'_>, journal: &Journal) -> Marker {
 /// Bytes of a batch of internal records.
 const INTERNAL_BATCH_BYTES: usize = 1 << 20;
 
-/// Copies the internal family as it is, but for the identity, which is the new database's own.
+/// Copies the internal family as it is, but for the identity, which is the new database's own, and the last load, which
+/// is the old log's.
 fn copy_internal(source: &Database, target: &Database) -> Result<()> {
     if !source.has_internal() {
         return Ok(());
@@ -343,7 +345,7 @@ fn copy_internal(source: &Database, target: &Database) -> Result<()> {
     cursor.seek_first()?;
     let (mut batch, mut bytes) = (WriteBatch::new(), 0);
     while let Some((key, value)) = cursor.entry() {
-        if key != INTERNAL_IDENTITY {
+        if key != INTERNAL_IDENTITY && key != INTERNAL_INGEST {
             batch.put(target, Family::Internal, key, value)?;
             bytes += key.len() + value.len();
         }

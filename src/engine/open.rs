@@ -4,12 +4,15 @@
 //! rest; the identity inside the database is compared with its marker before a handle is given out; opening a database
 //! that needs nothing writes nothing of ours but the lock's informative content.
 
+use super::attached::Attached;
+use super::ingest::Loading;
 use super::options::{OnMismatch, Options};
 use super::{Engine, Parts};
 use crate::attachment;
 use crate::conversion::{self, Conversion, Report, Reporter};
 use crate::encoding::{EncodingId, KeyEncoding, Natural, SlashSpans};
 use crate::error::{Error, ErrorKind, Result};
+use crate::layout::PENDING_INGEST;
 use crate::marker::Marker;
 use crate::place::journal::Journal;
 use crate::place::{self, NewDatabase, Place, Rest};
@@ -92,7 +95,9 @@ impl Engine {
             place.sweep(leftover);
         }
         super::ingest::sweep(&*place.vfs, &place.layout);
-        assemble(place, database, settled.encoding, marker, &options, attached)
+        let engine = assemble(place, database, settled.encoding, marker, &options, attached)?;
+        engine.finish_load()?;
+        Ok(engine)
     }
 
     /// Opens the database at `path` for reading alone: neither recovers nor converts, and writes nothing.
@@ -135,7 +140,7 @@ fn assemble(
     encoding: Arc<dyn KeyEncoding>,
     marker: Marker,
     options: &Options,
-    stamps: bool,
+    attached: bool,
 ) -> Result<Engine> {
     let (vfs, layout, lock) = place.into_parts();
     Ok(Engine::assemble(Parts {
@@ -146,7 +151,7 @@ fn assemble(
         encoding,
         marker,
         durability: options.durability,
-        stamps,
+        attached,
         hooks: options.hooks.clone(),
     }))
 }
@@ -207,6 +212,23 @@ fn settle_or_create(place: &mut Place, options: &Options) -> Result<Settled> {
     settled(options, place, rest)
 }
 
+/// Brings a bulk load to an end that a crash has interrupted: its files are in the encoding that is to be left.
+fn finish_load(place: &Place, options: &Options, now: &Settled) -> Result<()> {
+    let live = &place.layout.live;
+    let Some(marker) = &now.marker else { return Ok(()) };
+    if place.vfs.stat(&live.join(PENDING_INGEST))?.is_none() {
+        return Ok(());
+    }
+    let attached = attachment::read(&*place.vfs, live)?.is_some();
+    let settings = Settings { keep_wal: attached, ..options.settings() };
+    let database = Database::open(&*place.vfs, live, &settings)?;
+    place::check_identity(&database, marker)?;
+    super::ingest::sweep(&*place.vfs, &place.layout);
+    let attached = Attached::new(options.hooks.clone());
+    Loading { vfs: &*place.vfs, live, database: &database, attached: &attached }.finish()?;
+    database.close()
+}
+
 /// Converts if the options name another encoding than the database has.
 pub(super) fn convert_if_wanted(
     place: &mut Place,
@@ -227,6 +249,7 @@ pub(super) fn convert_if_wanted(
     if let Some(leftover) = now.leftover.take() {
         place.try_sweep(&leftover)?;
     }
+    finish_load(place, options, &now)?;
     let settings = options.settings();
     let reporter = options.reporter();
     let job = options.conversion(now.encoding.clone(), wanted.clone(), now.marker.as_ref(), &settings, &reporter);

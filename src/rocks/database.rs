@@ -203,6 +203,22 @@ impl Database {
         })
     }
 
+    /// The id of a family in the write-ahead log, as the database gave it out.
+    ///
+    /// # Errors
+    /// `Refused` if the family does not exist.
+    #[cfg(any(test, feature = "log-backup", feature = "traps"))]
+    pub fn family_id(&self, family: Family) -> Result<u32> {
+        use super::batch_decoder::{Batch, Operation};
+        // The crate does not tell it; a batch for the family holds it.
+        let mut batch = WriteBatch::new();
+        batch.inner.put_cf(self.family(family)?, b"", b"");
+        match Batch::new(batch.inner.data())?.operations().next().transpose()? {
+            Some(Operation::Put { family, .. }) => Ok(family),
+            other => Err(Error::new(ErrorKind::Unsupported, "ask for a column family's id", format!("{other:?}"))),
+        }
+    }
+
     pub(super) fn error(&self, step: &'static str, source: rocksdb::Error) -> Error {
         error(step, &self.path, source)
     }
@@ -310,6 +326,14 @@ impl Database {
     /// The last sequence number.
     pub fn last_sequence(&self) -> u64 {
         self.db.latest_sequence_number()
+    }
+
+    /// Gives what was written to the operating system, and with `sync` to the disk.
+    ///
+    /// # Errors
+    /// What of it is durable is unknown.
+    pub fn flush_wal(&self, sync: bool) -> Result<()> {
+        self.db.flush_wal(sync).map_err(|source| self.error("flush the WAL", source))
     }
 
     /// Takes SST files in, by moving them. Files of one call must not overlap each other.

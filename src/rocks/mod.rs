@@ -6,12 +6,22 @@
 //! - an iterator that is not valid has its status asked, each time: an error is never taken for the end;
 //! - errors are sorted into our kinds here and nowhere else, since the crate knows them by their text.
 
+#[cfg(any(test, feature = "log-backup", feature = "traps"))]
+#[cfg_attr(not(any(test, feature = "traps")), expect(dead_code, reason = "the shipper is to read the log"))]
+pub mod batch_decoder;
+#[cfg(test)]
+mod batch_decoder_tests;
 mod cursor;
 mod database;
 mod describe;
 mod figures;
 mod settings;
 mod sst;
+#[cfg(any(test, feature = "log-backup", feature = "traps"))]
+#[cfg_attr(not(any(test, feature = "traps")), expect(dead_code, reason = "the shipper is to read the log"))]
+pub mod wal;
+#[cfg(test)]
+mod wal_tests;
 mod write;
 
 pub use cursor::{Cursor, Snapshot};

@@ -154,6 +154,13 @@ impl Settings {
             // A size limit would delete files that are not shipped yet.
             options.set_wal_ttl_seconds(u64::MAX);
             options.set_wal_size_limit_mb(0);
+            // What the reader of the log rests on; RocksDB's defaults of today, but not for ever. Neither two-phase commit
+            // nor verified WAL files can be switched on through the crate.
+            options.set_manual_wal_flush(false);
+            options.set_recycle_log_file_num(0);
+            options.set_wal_compression_type(DBCompressionType::None);
+            options.set_enable_pipelined_write(false);
+            options.set_unordered_write(false);
         }
         options.set_use_direct_reads(self.direct_reads);
         options.set_keep_log_file_num(4);

@@ -125,6 +125,21 @@ pub fn all() -> Vec<Scenario> {
             expect: same,
         },
         Scenario {
+            name: "load into an attached database",
+            prepare: |directory| {
+                natural(directory);
+                attach(&database(directory));
+            },
+            act: |directory, options| {
+                let engine = Engine::open(database(directory), options)?;
+                engine.put(b"/written/before", b"1")?;
+                engine.ingest(loaded().into_iter().map(Ok))?;
+                engine.put(b"/written/since", b"1")?;
+                engine.close()
+            },
+            expect: || Expect::OneOf(load_states()),
+        },
+        Scenario {
             name: "convert and keep",
             prepare: natural,
             act: |directory, options| convert_to(Hierarchical)(directory, options.keep_backup(Keep::Yes)),
@@ -175,6 +190,27 @@ pub fn all() -> Vec<Scenario> {
             expect: same,
         },
     ]
+}
+
+/// New keys, and new values of old ones.
+fn loaded() -> Content {
+    let old = sample(COUNT).into_keys().step_by(3).map(|key| (key, b"loaded".to_vec()));
+    old.chain((0..50).map(|number| (format!("/loaded/{number:02}").into_bytes(), b"loaded".to_vec()))).collect()
+}
+
+/// What a load into a database may leave: a write before it, all of it, and a write after it, in this order.
+fn load_states() -> Vec<Content> {
+    let mut states = vec![sample(COUNT)];
+    for step in [
+        vec![(b"/written/before".to_vec(), b"1".to_vec())],
+        loaded().into_iter().collect(),
+        vec![(b"/written/since".to_vec(), b"1".to_vec())],
+    ] {
+        let mut next = states.last().unwrap().clone();
+        next.extend(step);
+        states.push(next);
+    }
+    states
 }
 
 /// The scenario of that name, for a child.

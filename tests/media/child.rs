@@ -82,10 +82,7 @@ fn act(scenario: Option<&str>, directory: &Path, at: u64, weather: Weather) {
     println!("{}", operations.load(Ordering::SeqCst));
 }
 
-/// The scenario of that name.
-pub fn named(name: &str) -> Scenario {
-    scenario::all().into_iter().find(|scenario| scenario.name == name).expect("a scenario of that name")
-}
+pub use super::scenario::named;
 
 /// Runs a child to its end.
 pub fn run(orders: &Orders) -> Output {
