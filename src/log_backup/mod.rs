@@ -3,7 +3,7 @@
 //! The place of it all is an *archive*: a prefix of an object store, with the layout of [`names`]. It has no server and no
 //! exclusive lock. What keeps its writers apart:
 //! - an object has a name that is used once, and is created only where nothing stands;
-//! - one object, HEAD, is ever replaced, by compare-and-swap: it says what counts;
+//! - one object, [`head`], is ever replaced, by compare-and-swap: it says what counts;
 //! - who reads or is about to refer to objects holds a pin: what a live pin may need is not deleted.
 //!
 //! Everything that is read is hostile until its checksum, its lengths and its names were checked.
@@ -12,9 +12,16 @@ pub mod address;
 pub mod archive;
 #[cfg(test)]
 mod archive_tests;
+pub mod commit;
+#[cfg(test)]
+mod commit_tests;
 #[cfg(any(test, feature = "traps"))]
 pub mod fault_store;
+pub mod head;
 mod local;
+pub mod migration;
+#[cfg(test)]
+mod migration_tests;
 pub mod names;
 mod object;
 pub mod probe;
