@@ -31,3 +31,13 @@ pub mod trap;
 pub mod place {
     pub mod journal;
 }
+
+/// The formats of an archive's objects.
+#[path = "../../src/log_backup"]
+pub mod log_backup {
+    pub mod group;
+    pub mod migration;
+    pub mod names;
+    pub mod segment;
+    pub mod segment_reader;
+}

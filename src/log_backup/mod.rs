@@ -17,6 +17,7 @@ pub mod commit;
 mod commit_tests;
 #[cfg(any(test, feature = "traps"))]
 pub mod fault_store;
+pub mod group;
 pub mod head;
 mod local;
 pub mod migration;
@@ -26,5 +27,9 @@ pub mod names;
 mod object;
 pub mod probe;
 pub mod runtime;
+pub mod segment;
+pub mod segment_reader;
+#[cfg(test)]
+mod segment_tests;
 mod stores;
 pub mod transfer;
