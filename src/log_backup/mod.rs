@@ -4,7 +4,7 @@
 //! exclusive lock. What keeps its writers apart:
 //! - an object has a name that is used once, and is created only where nothing stands;
 //! - one object, [`head`], is ever replaced, by compare-and-swap: it says what counts;
-//! - who reads or is about to refer to objects holds a pin: what a live pin may need is not deleted.
+//! - who reads or is about to refer to objects holds a [`pin`]: what a live pin may need is not deleted.
 //!
 //! Everything that is read is hostile until its checksum, its lengths and its names were checked.
 
@@ -25,6 +25,9 @@ pub mod migration;
 mod migration_tests;
 pub mod names;
 mod object;
+pub mod pin;
+#[cfg(test)]
+mod pin_tests;
 pub mod probe;
 pub mod runtime;
 pub mod segment;
