@@ -15,6 +15,7 @@ mod archive_tests;
 pub mod commit;
 #[cfg(test)]
 mod commit_tests;
+pub mod doom;
 #[cfg(any(test, feature = "traps"))]
 pub mod fault_store;
 pub mod group;
@@ -34,5 +35,9 @@ pub mod segment;
 pub mod segment_reader;
 #[cfg(test)]
 mod segment_tests;
+pub mod snapshot_format;
+#[cfg(test)]
+mod snapshot_tests;
+pub mod snapshot_transfer;
 mod stores;
 pub mod transfer;
