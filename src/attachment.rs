@@ -28,6 +28,10 @@ pub enum Cause {
     Install,
     /// It was restored.
     Restore,
+    /// Part of the log was lost before it was shipped.
+    Gap,
+    /// The database turned out to have another history than the log: it was put back to an older copy.
+    Diverged,
 }
 
 /// The timeline that a timeline goes on from.

@@ -110,6 +110,38 @@ impl RocksLock {
     }
 }
 
+/// A lock on a directory that several processes write, each for an instant: what makes a compare-and-swap of a file out
+/// of a look and a replacement. The directory itself is locked, so no file of its own stands in it.
+#[cfg(feature = "log-backup")]
+#[derive(Debug)]
+pub struct DirectoryLock {
+    file: File,
+}
+
+#[cfg(feature = "log-backup")]
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // As for `PlaceLock`: a child that shares the open file must not hold it on.
+        let _ = self.file.unlock();
+    }
+}
+
+#[cfg(feature = "log-backup")]
+impl DirectoryLock {
+    /// Takes the lock, waiting for whoever has it.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`. Nothing was changed.
+    pub fn wait(path: &Path) -> Result<Self> {
+        let step = "lock a directory";
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| Error::io(step, path, error.into()))?;
+        let file = File::from(file);
+        file.lock().map_err(|error| Error::io(step, path, error))?;
+        Ok(DirectoryLock { file })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

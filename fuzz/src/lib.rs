@@ -38,3 +38,13 @@ pub mod rocks {
     pub mod batch_decoder;
     pub mod wal;
 }
+
+/// The formats of an archive's objects.
+#[path = "../../src/log_backup"]
+pub mod log_backup {
+    pub mod group;
+    pub mod migration;
+    pub mod names;
+    pub mod segment;
+    pub mod segment_reader;
+}
