@@ -82,7 +82,8 @@ impl Address {
         };
         let prefix = prefix.trim_matches('/');
         let sound_prefix = prefix.is_empty() || prefix.split('/').all(is_word);
-        if !is_word(bucket) && !(provider == Provider::Memory && bucket.is_empty()) || !sound_prefix {
+        let sound_bucket = is_word(bucket) || (provider == Provider::Memory && bucket.is_empty());
+        if !sound_bucket || !sound_prefix {
             return Err(invalid("bucket and prefix are made of letters, digits, `.`, `_` and `-`"));
         }
         if account.is_some_and(|account| !is_word(account)) {

@@ -335,7 +335,11 @@ impl Archive {
         match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(failed(&format!("no answer within {timeout:?}"))),
-            Err(error) => Err(object_store::Error::NotSupported { source: Box::new(error) }),
+            // Called on the archive's own thread: no retry mends that.
+            Err(error) if error.kind() == ErrorKind::InvalidArgument => {
+                Err(object_store::Error::NotSupported { source: Box::new(error) })
+            }
+            Err(error) => Err(object_store::Error::Generic { store: "archive", source: Box::new(error) }),
         }
     }
 

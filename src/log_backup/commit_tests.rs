@@ -58,7 +58,8 @@ fn every_truncation_and_every_bit_flip_of_head_is_refused() {
 
 #[test]
 fn heads_that_no_commit_makes_are_refused() {
-    let broken: [(fn(&mut Head), ErrorKind); 9] = [
+    type Case = (fn(&mut Head), ErrorKind);
+    let broken: [Case; 9] = [
         (|head| head.format = 2, ErrorKind::Unsupported),
         (|head| head.generation += 1, ErrorKind::Corrupt),
         (|head| head.commits.clear(), ErrorKind::Corrupt),

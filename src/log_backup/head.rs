@@ -3,7 +3,7 @@
 //! One JSON line and its crc32, as every control file. What is read was written whole by a version that knew the format;
 //! any other bytes, and any contents that no commit makes, are an error.
 
-use crate::attachment::Cause;
+pub use crate::attachment::Cause;
 use crate::control;
 use crate::encoding::EncodingId;
 use crate::error::{Error, ErrorKind, Result};

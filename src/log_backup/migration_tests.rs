@@ -213,7 +213,7 @@ fn side() -> impl Strategy<Value = Base> {
         let mut base = Base::default();
         for id in folded {
             // Which keys a layer adds is part of the history, the same for all.
-            let added = (0u128..8).filter(|key| (id * 2_654_435_761 >> (key * 3)) & 3 == 0).map(ingested);
+            let added = (0u128..8).filter(|key| ((id * 2_654_435_761) >> (key * 3)) & 3 == 0).map(ingested);
             base = base.merge(&Base::of(&layer(id, added))).unwrap();
         }
         removed.into_iter().for_each(|key| {

@@ -124,7 +124,7 @@ fn a_snapshot_is_in_head_whole_or_not_at_all_whichever_call_fails() {
                 let found = committed(&archive);
                 assert!(answer.is_ok() || sticky, "{effect:?} at {call}: {answer:?}");
                 if let Ok((manifest, _)) = &answer {
-                    assert_eq!(found, [manifest.clone()]);
+                    assert_eq!(found, std::slice::from_ref(manifest));
                 }
                 for manifest in &found {
                     let target = tempfile::tempdir().unwrap();

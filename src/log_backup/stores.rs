@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, RealVfs, Vfs, parent_of};
 use crate::log_backup::address::{Address, Provider};
 use crate::log_backup::local::LocalStore;
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::memory::InMemory;
@@ -62,13 +62,7 @@ pub fn connect(address: &Address, timeout: Duration) -> Result<Arc<dyn ObjectSto
         Provider::Local => Arc::new(LocalStore::new(Path::new(&address.prefix).to_path_buf()).map_err(failed)?),
         Provider::Memory => Arc::clone(IN_MEMORY.lock().entry(address.bucket.clone()).or_default()) as _,
         Provider::S3 => {
-            let mut builder = AmazonS3Builder::from_env().with_bucket_name(&address.bucket);
-            if let Some(endpoint) = &address.endpoint {
-                builder = builder.with_endpoint(endpoint);
-            }
-            if let Some(region) = &address.region {
-                builder = builder.with_region(region);
-            }
+            let builder = at_s3(AmazonS3Builder::from_env(), address);
             Arc::new(builder.with_client_options(client).with_retry(retry).build().map_err(failed)?)
         }
         Provider::Gcs => {
@@ -87,6 +81,19 @@ pub fn connect(address: &Address, timeout: Duration) -> Result<Arc<dyn ObjectSto
         }
     };
     Ok(store)
+}
+
+/// The address wins over the environment: it is what was recorded.
+fn at_s3(mut builder: AmazonS3Builder, address: &Address) -> AmazonS3Builder {
+    builder = builder.with_bucket_name(&address.bucket);
+    if let Some(endpoint) = &address.endpoint {
+        // `with_endpoint` would set the one that gives way to AWS_ENDPOINT_URL_S3.
+        builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint);
+    }
+    if let Some(region) = &address.region {
+        builder = builder.with_region(region);
+    }
+    builder
 }
 
 /// Whether the same request may succeed a moment later.
@@ -155,6 +162,16 @@ mod tests {
             let address = Address::parse(url).unwrap();
             assert!(connect(&address, Duration::from_secs(1)).is_ok(), "{url}");
         }
+    }
+
+    #[test]
+    fn an_endpoint_in_the_url_wins_over_the_environment() {
+        let address = Address::parse("s3://bucket?endpoint=http://here:1&region=r").unwrap();
+        let environment = AmazonS3Builder::new().with_config(AmazonS3ConfigKey::S3Endpoint, "http://elsewhere:2");
+        let built = at_s3(environment.with_region("other"), &address);
+        let said = |key| built.get_config_value(&key).unwrap();
+        assert_eq!(said(AmazonS3ConfigKey::S3Endpoint), "http://here:1");
+        assert_eq!((said(AmazonS3ConfigKey::Bucket), said(AmazonS3ConfigKey::Region)), ("bucket".into(), "r".into()));
     }
 
     #[test]
