@@ -9,6 +9,8 @@ pub const MARKER: &str = "KEY_ENCODING";
 pub const LOG_BACKUP: &str = "LOG_BACKUP";
 /// The owner file of a directory that a change built: the id of that change.
 pub const OWNER: &str = "OWNER";
+/// How far a conversion has come, inside staging while it is built.
+pub const PROGRESS: &str = "PROGRESS";
 /// SST files that are written and not ingested, inside staging.
 pub const OUTPUT: &str = "output";
 /// Files of a bulk load under way, inside live. The name is ours alone: what is in it goes at the next open.

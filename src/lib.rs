@@ -73,6 +73,7 @@ pub use rocks::{Compression, Durability, SharedMemory, Stats};
 #[cfg(feature = "traps")]
 pub mod testing {
     pub use crate::attachment::{Attachment, Cause};
+    pub use crate::conversion::Tuning;
     pub use crate::fs::{
         Access, EIO, ENOSPC, Fault, FaultyVfs, FileKind, Operation, PowerCutVfs, RealVfs, RecordingVfs, Space, Stat,
         Vfs,

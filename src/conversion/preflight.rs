@@ -45,16 +45,24 @@ pub struct Room {
     pub free_bytes: u64,
 }
 
-/// Measures the room that a conversion of `source` needs and has. `spills`: all is
-/// sorted on disk, uncompressed, on the way.
+/// Measures the room that a conversion of `source` needs and has. `spills`: all is sorted on disk, uncompressed, on the
+/// way. `built_bytes`: what an attempt before has built, which needs no room any more.
 ///
 /// # Errors
 /// `Io`. Nothing was changed.
-pub fn room(vfs: &dyn Vfs, layout: &Layout, source: &Database, target: Compression, spills: bool) -> Result<Room> {
+pub fn room(
+    vfs: &dyn Vfs,
+    layout: &Layout,
+    source: &Database,
+    target: Compression,
+    spills: bool,
+    built_bytes: u64,
+) -> Result<Room> {
     let live_bytes = tree_size(vfs, &layout.live)?;
     let output = live_bytes.max(expected_output(source, target, live_bytes)?);
     let spilled = if spills { source.table_figures()?.logical_bytes() } else { 0 };
-    let needed_bytes = (output / 10).saturating_mul(11).saturating_add(spilled).saturating_add(RESERVE_BYTES);
+    let beside = (output / 10).saturating_mul(11).saturating_add(spilled).saturating_sub(built_bytes);
+    let needed_bytes = beside.saturating_add(RESERVE_BYTES);
     let free = vfs.space(&layout.parent)?.free;
     let device = device(vfs, &layout.parent)?;
     let reserved = RESERVED.lock().get(&device).copied().unwrap_or(0);

@@ -28,6 +28,8 @@ pub(super) struct Settled {
     pub marker: Option<Marker>,
     /// What is to be swept once live is open.
     pub leftover: Option<Journal>,
+    /// A change towards its replacement that was interrupted.
+    pub interrupted: Option<Journal>,
 }
 
 impl Options {
@@ -66,6 +68,7 @@ impl Options {
             memory_bytes: self.memory_bytes as u64,
             threads: self.parallelism,
             reporter,
+            tuning: self.tuning,
         }
     }
 }
@@ -178,9 +181,9 @@ fn legacy(place: &Place) -> Error {
 
 /// The settled state of a place at rest.
 pub(super) fn settled(options: &Options, place: &Place, rest: Rest) -> Result<Settled> {
-    let (marker, leftover) = match rest {
-        Rest::Open { marker, leftover } => (marker, leftover),
-        Rest::Building { marker, .. } => (marker, None),
+    let (marker, leftover, interrupted) = match rest {
+        Rest::Open { marker, leftover } => (marker, leftover, None),
+        Rest::Building { marker, journal } => (marker, None, Some(journal)),
         Rest::Absent => {
             return Err(Error::new(ErrorKind::NotFound, "open the database", "there is none")
                 .at(&place.layout.live)
@@ -188,22 +191,11 @@ pub(super) fn settled(options: &Options, place: &Place, rest: Rest) -> Result<Se
         }
     };
     let encoding = options.known(marker.as_ref()).map_err(|error| error.at(&place.layout.live))?;
-    Ok(Settled { encoding, marker, leftover })
-}
-
-/// Brings the place to rest; an interrupted conversion is dropped (what it had built cannot be resumed).
-pub(super) fn settle_for_change(place: &mut Place) -> Result<Rest> {
-    match place.settle()? {
-        Rest::Building { marker, journal } => {
-            place::abandon(place, &journal)?;
-            Ok(Rest::Open { marker, leftover: None })
-        }
-        rest => Ok(rest),
-    }
+    Ok(Settled { encoding, marker, leftover, interrupted })
 }
 
 fn settle_or_create(place: &mut Place, options: &Options) -> Result<Settled> {
-    let mut rest = settle_for_change(place)?;
+    let mut rest = place.settle()?;
     if matches!(rest, Rest::Absent) && options.create_if_missing {
         let natural: Arc<dyn KeyEncoding> = Arc::new(Natural);
         let encoding = options.encoding.as_ref().unwrap_or(&natural);
@@ -229,17 +221,24 @@ fn finish_load(place: &Place, options: &Options, now: &Settled) -> Result<()> {
     database.close()
 }
 
-/// Converts if the options name another encoding than the database has.
+/// Converts if the options name another encoding than the database has. A conversion that was interrupted is gone on
+/// with if that encoding is its target; if not, what it has built is dropped, since whoever gets a handle may write, and
+/// what was built of the state before is worth nothing then.
 pub(super) fn convert_if_wanted(
     place: &mut Place,
     options: &Options,
     mut now: Settled,
 ) -> Result<(Settled, Option<Report>)> {
-    let Some(wanted) = &options.encoding else { return Ok((now, None)) };
-    let (has, wants) = (EncodingId::of(&*now.encoding), EncodingId::of(&**wanted));
-    if has == wants {
+    let has = EncodingId::of(&*now.encoding);
+    let differs = |wanted: &&Arc<dyn KeyEncoding>| EncodingId::of(&***wanted) != has;
+    let Some(wanted) = options.encoding.as_ref().filter(differs) else {
+        // Nobody writes to a legacy database.
+        if let Some(journal) = now.interrupted.take_if(|_| now.marker.is_some()) {
+            place::abandon(place, &journal)?;
+        }
         return Ok((now, None));
-    }
+    };
+    let wants = EncodingId::of(&**wanted);
     if options.on_mismatch == OnMismatch::Refuse {
         let message = format!("it is in the encoding {has}, {wants} was asked for, and converting was not allowed");
         return Err(Error::new(ErrorKind::Conflict, "open the database", message)
@@ -253,6 +252,6 @@ pub(super) fn convert_if_wanted(
     let settings = options.settings();
     let reporter = options.reporter();
     let job = options.conversion(now.encoding.clone(), wanted.clone(), now.marker.as_ref(), &settings, &reporter);
-    let (report, rest) = conversion::convert(place, &job)?;
+    let (report, rest) = conversion::convert(place, &job, now.interrupted.as_ref())?;
     Ok((settled(options, place, rest)?, Some(report)))
 }

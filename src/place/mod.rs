@@ -23,7 +23,9 @@ mod refuse;
 mod rollback;
 mod sweep;
 
-pub use change::{Built, NewDatabase, abandon, create, drop_staging_quietly, finish, start};
+pub use change::{
+    Built, NewDatabase, abandon, building, create, drop_staging_quietly, finish, ready, start, sync_staging,
+};
 pub use destroy::destroy;
 use observe::observe_under;
 pub use observe::{Sight, check_identity, observe, read_identity};
