@@ -4,13 +4,16 @@
 #[derive(Debug, Default)]
 pub(super) struct SortBuffer {
     bytes: Vec<u8>,
+    /// In the order in which entries came, until [`SortBuffer::sort`].
     index: Vec<Slot>,
-    sorted: bool,
+    /// Where, beyond the beginning, a stretch of ascending keys begins. Entries come nearly in order, so there are few,
+    /// and mostly none lies over another: whole stretches change places, and hardly a key must be looked at.
+    stretches: Vec<usize>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    /// Eight bytes of the key from where the keys begin to differ; filled by `sort`.
+    /// Eight bytes of the key from where the keys begin to differ; filled where keys are sorted one by one.
     prefix: u64,
     offset: usize,
     key_bytes: u32,
@@ -23,11 +26,15 @@ impl Slot {
     }
 }
 
-/// A slot, and what a stable sort needs beside it.
-const SLOT_BYTES: usize = size_of::<Slot>() * 3 / 2;
+/// A slot, and what sorting needs beside it.
+const SLOT_BYTES: usize = size_of::<Slot>() * 2;
 
 impl SortBuffer {
+    #[inline]
     pub(super) fn push(&mut self, key: &[u8], value: &[u8]) {
+        if self.index.last().is_some_and(|last| Self::key_of(&self.bytes, last) > key) {
+            self.stretches.push(self.index.len());
+        }
         let slot = Slot {
             prefix: 0,
             offset: self.bytes.len(),
@@ -38,7 +45,6 @@ impl SortBuffer {
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value);
         self.index.push(slot);
-        self.sorted = false;
     }
 
     pub(super) fn len(&self) -> usize {
@@ -74,34 +80,33 @@ impl SortBuffer {
 
     /// Sorts by key; cheap where the entries are nearly in order.
     pub(super) fn sort(&mut self) {
-        if self.sorted || self.index.is_empty() {
-            self.sorted = true;
+        if self.stretches.is_empty() {
             return;
         }
         let bytes = self.bytes.as_slice();
-        // Keys of one directory begin alike: comparing their first bytes again and again would be in vain.
-        let mut common = Self::key_of(bytes, &self.index[0]);
-        for slot in &self.index[1..] {
-            let key = Self::key_of(bytes, slot);
-            if !key.starts_with(common) {
-                let len = common.iter().zip(key).take_while(|(left, right)| left == right).count();
-                common = &common[..len];
+        let unsorted = std::mem::take(&mut self.index);
+        let ends = self.stretches.iter().copied().chain([unsorted.len()]);
+        let starts = [0].into_iter().chain(self.stretches.iter().copied());
+        let mut stretches: Vec<Stretch> = starts
+            .zip(ends)
+            .map(|(start, end)| Stretch { first: unsorted[start], last: unsorted[end - 1], start, end })
+            .collect();
+        sort_slots(bytes, &mut stretches);
+        let mut index: Vec<Slot> = Vec::with_capacity(unsorted.len());
+        // Where those begin that lie over each other, how many they are, and the last key in them.
+        let (mut begin, mut count, mut last): (usize, usize, &[u8]) = (0, 0, &[]);
+        for stretch in &stretches {
+            if count == 0 || Self::key_of(bytes, &stretch.first) > last {
+                sort_apart(bytes, &mut index[begin..], count);
+                (begin, count, last) = (index.len(), 0, &[]);
             }
+            index.extend_from_slice(&unsorted[stretch.start..stretch.end]);
+            count += 1;
+            last = last.max(Self::key_of(bytes, &stretch.last));
         }
-        let skip = common.len();
-        for slot in &mut self.index {
-            let rest = &Self::key_of(bytes, slot)[skip..];
-            let mut prefix = [0; 8];
-            let len = rest.len().min(8);
-            prefix[..len].copy_from_slice(&rest[..len]);
-            slot.prefix = u64::from_be_bytes(prefix);
-        }
-        self.index.sort_by(|left, right| {
-            left.prefix
-                .cmp(&right.prefix)
-                .then_with(|| Self::key_of(bytes, left)[skip..].cmp(&Self::key_of(bytes, right)[skip..]))
-        });
-        self.sorted = true;
+        sort_apart(bytes, &mut index[begin..], count);
+        self.index = index;
+        self.stretches.clear();
     }
 
     /// How many entries from the front hold half of the memory; one at least.
@@ -115,24 +120,25 @@ impl SortBuffer {
         upper.map_or(self.len(), |at| at + 1)
     }
 
-    /// Forgets the first `count` entries.
+    /// Forgets the first `count` entries of a sorted buffer, which stays sorted.
     pub(super) fn drop_front(&mut self, count: usize) {
         if count == self.len() {
             self.clear();
             return;
         }
         self.index.drain(..count);
+        let mut lying: Vec<(usize, usize)> =
+            self.index.iter().enumerate().map(|(at, slot)| (slot.offset, at)).collect();
         // Downwards in the order in which they lie: nothing is overwritten before it has moved.
-        self.index.sort_unstable_by_key(|slot| slot.offset);
+        lying.sort_unstable();
         let mut free = 0;
-        for slot in &mut self.index {
-            let end = slot.end();
-            self.bytes.copy_within(slot.offset..end, free);
+        for (offset, at) in lying {
+            let slot = &mut self.index[at];
+            self.bytes.copy_within(offset..slot.end(), free);
             slot.offset = free;
             free = slot.end();
         }
         self.bytes.truncate(free);
-        self.sorted = false;
         self.shrink();
     }
 
@@ -140,7 +146,7 @@ impl SortBuffer {
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.index.clear();
-        self.sorted = true;
+        self.stretches.clear();
     }
 
     /// Gives memory back that others may need more.
@@ -150,6 +156,74 @@ impl SortBuffer {
             self.index.shrink_to(2 * self.index.len());
         }
     }
+}
+
+/// Entries that came in order.
+struct Stretch {
+    first: Slot,
+    last: Slot,
+    start: usize,
+    end: usize,
+}
+
+/// Something with a key to be sorted by.
+trait AsSlot {
+    fn slot(&self) -> &Slot;
+    fn slot_mut(&mut self) -> &mut Slot;
+}
+
+impl AsSlot for Slot {
+    fn slot(&self) -> &Slot {
+        self
+    }
+    fn slot_mut(&mut self) -> &mut Slot {
+        self
+    }
+}
+
+impl AsSlot for Stretch {
+    fn slot(&self) -> &Slot {
+        &self.first
+    }
+    fn slot_mut(&mut self) -> &mut Slot {
+        &mut self.first
+    }
+}
+
+/// Sorts the slots of `count` stretches one by one, if they are more than one.
+fn sort_apart(bytes: &[u8], slots: &mut [Slot], count: usize) {
+    if count > 1 {
+        sort_slots(bytes, slots);
+    }
+}
+
+/// Sorts by key.
+fn sort_slots<T: AsSlot>(bytes: &[u8], items: &mut [T]) {
+    let Some(first) = items.first() else { return };
+    // Keys of one directory begin alike: comparing their first bytes again and again would be in vain.
+    let mut common = SortBuffer::key_of(bytes, first.slot());
+    for item in items.iter() {
+        let key = SortBuffer::key_of(bytes, item.slot());
+        if !key.starts_with(common) {
+            let len = common.iter().zip(key).take_while(|(left, right)| left == right).count();
+            common = &common[..len];
+        }
+    }
+    let skip = common.len();
+    for item in items.iter_mut() {
+        let slot = item.slot_mut();
+        let rest = &SortBuffer::key_of(bytes, slot)[skip..];
+        let mut prefix = [0; 8];
+        let len = rest.len().min(8);
+        prefix[..len].copy_from_slice(&rest[..len]);
+        slot.prefix = u64::from_be_bytes(prefix);
+    }
+    items.sort_by(|left, right| {
+        let (left, right) = (left.slot(), right.slot());
+        left.prefix
+            .cmp(&right.prefix)
+            .then_with(|| SortBuffer::key_of(bytes, left)[skip..].cmp(&SortBuffer::key_of(bytes, right)[skip..]))
+    });
 }
 
 #[cfg(test)]
@@ -201,5 +275,37 @@ mod tests {
         assert_eq!(buffer.half(), 1);
         buffer.drop_front(1);
         assert_eq!(buffer.half(), 50);
+    }
+
+    /// Ascending stretches of every length, apart, touching, one over the other, with keys that come twice.
+    #[test]
+    fn stretches_in_any_order_sort_as_keys_do() {
+        let mut number = 1_u64;
+        let mut random = |below: u64| {
+            number = number.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (number >> 33) % below
+        };
+        for round in 0..500 {
+            let mut buffer = SortBuffer::default();
+            let mut expected: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+            for _ in 0..=random(6) {
+                for _ in 0..random(12) {
+                    let mut key = random(if round % 2 == 0 { 30 } else { 100_000 });
+                    for _ in 0..random(5) {
+                        let bytes = format!("/common/{key:08}").into_bytes();
+                        buffer.push(&bytes, &key.to_le_bytes());
+                        expected.push((bytes, key.to_le_bytes().to_vec()));
+                        key += random(3);
+                    }
+                }
+                buffer.sort();
+                expected.sort();
+                let held = (0..buffer.len()).map(|at| buffer.entry(at));
+                assert!(held.eq(expected.iter().map(|(key, value)| (&key[..], &value[..]))), "{round}");
+                let count = random(buffer.len() as u64 + 1) as usize;
+                buffer.drop_front(count);
+                expected.drain(..count);
+            }
+        }
     }
 }
