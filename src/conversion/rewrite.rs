@@ -82,7 +82,7 @@ pub(super) struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Tuning {
-            task_bytes: (32 << 20, 256 << 20),
+            task_bytes: (16 << 20, 128 << 20),
             file_bytes: 64 << 20,
             small_bytes: 1 << 20,
             sample_entries: 100_000,
@@ -90,6 +90,8 @@ impl Default for Tuning {
     }
 }
 
+/// So many that threads which run dry at the end wait for little.
+const TASKS_PER_THREAD: u64 = 8;
 /// Of how many entries one may be late before runs are given up for a sort: 5 %.
 const ENTRIES_PER_LATE: u64 = 20;
 /// How many keys an error names that the target cannot carry.
@@ -137,7 +139,7 @@ pub(super) fn rewrite_tuned(job: &Rewrite<'_>, tuning: &Tuning) -> Result<Rewrit
     let passes = if sorts_on_disk(job.from, job.to) { 2 } else { 1 };
     job.progress.begin(Phase::Rewrite, (logical_bytes + memory).saturating_mul(passes));
     let threads = job.threads.max(1);
-    let wanted = file_bytes(job.source)? / (3 * threads as u64);
+    let wanted = file_bytes(job.source)? / (TASKS_PER_THREAD * threads as u64);
     let plan = Plan::new(job.source, job.from, wanted.clamp(tuning.task_bytes.0, tuning.task_bytes.1))?;
     let orders = (plan.order, Order::of(job.to));
     let work = Work {

@@ -72,7 +72,9 @@ pub fn scan_with(
     let (piece_bytes, tile_bytes) = cut.sizes(even);
     let pieces = pieces(database, encoding.comparator(), piece_bytes)?;
     let cuts = cuts(pieces, encoding.comparator(), tile_bytes);
-    let contents = in_parallel(threads, cuts.len() + 1, |tile, stop| {
+    // Reads past the page cache wait for the disk: half of the threads hash meanwhile.
+    let scanning = if database.settings().direct_reads { 2 * threads } else { threads };
+    let contents = in_parallel(scanning, cuts.len() + 1, |tile, stop| {
         let start = tile.checked_sub(1).map_or(&[][..], |before| cuts[before].as_slice());
         let end = cuts.get(tile).cloned();
         scan_tile(
