@@ -72,6 +72,8 @@ pub struct Rewritten {
     pub bytes_spilled: u64,
 }
 
+/// So many that threads which run dry at the end wait for little.
+const TASKS_PER_THREAD: u64 = 8;
 /// Of how many entries one may be late before runs are given up for a sort: 5 %.
 const ENTRIES_PER_LATE: u64 = 20;
 /// How many keys an error names that the target cannot carry.
@@ -122,7 +124,7 @@ pub(super) fn rewrite_tuned(job: &Rewrite<'_>, tuning: &Tuning) -> Result<Rewrit
     job.progress.begin(Phase::Rewrite, (logical_bytes + memory).saturating_mul(passes));
     let threads = job.threads.max(1);
     let make_plan = || {
-        let wanted = file_bytes(job.source)? / (3 * threads as u64);
+        let wanted = file_bytes(job.source)? / (TASKS_PER_THREAD * threads as u64);
         Plan::new(job.source, job.from, wanted.clamp(tuning.task_bytes.0, tuning.task_bytes.1))
     };
     let plan = match job.recorder {

@@ -118,7 +118,9 @@ fn scan_tiles(
         progress.advance(*bytes, content.entries);
     }
     let todo: Vec<usize> = (0..=cuts.len()).filter(|tile| !read.contains_key(tile)).collect();
-    let contents = in_parallel(threads.max(1), todo.len(), |at, stop| {
+    // Reads past the page cache wait for the disk: half of the threads hash meanwhile.
+    let scanning = threads.max(1) * if database.settings().direct_reads { 2 } else { 1 };
+    let contents = in_parallel(scanning, todo.len(), |at, stop| {
         let tile = todo[at];
         let start = tile.checked_sub(1).map_or(&[][..], |before| cuts[before].as_slice());
         let end = cuts.get(tile).cloned();
