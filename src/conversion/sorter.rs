@@ -160,8 +160,7 @@ pub(super) struct Sorter<'j> {
 
 impl<'j> Sorter<'j> {
     /// Spills go to `folder`; their names begin with `prefix`, which is unique there.
-    pub(super) fn new(vfs: &'j dyn Vfs, folder: &Path, prefix: &str) -> Self {
-        let buffer = SortBuffer::default();
+    pub(super) fn new(vfs: &'j dyn Vfs, folder: &Path, prefix: &str, buffer: SortBuffer) -> Self {
         Sorter { vfs, folder: folder.into(), prefix: prefix.into(), buffer, spills: Vec::new() }
     }
 
@@ -277,7 +276,7 @@ mod tests {
     type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 
     fn spilled(vfs: &dyn Vfs, folder: &Path, entries: &[(Vec<u8>, Vec<u8>)], each: usize) -> (Vec<Spill>, SortBuffer) {
-        let mut sorter = Sorter::new(vfs, folder, "test");
+        let mut sorter = Sorter::new(vfs, folder, "test", SortBuffer::default());
         for chunk in entries.chunks(each) {
             sorter.spill().unwrap();
             chunk.iter().for_each(|(key, value)| sorter.buffer.push(key, value));
