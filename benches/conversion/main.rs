@@ -5,6 +5,7 @@
 
 mod contender;
 mod engine;
+mod page;
 mod record;
 mod shapes;
 mod source;
@@ -50,6 +51,9 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip_while(|argument| argument != "--child").skip(1).collect();
     if !arguments.is_empty() {
         return shapes::child(&arguments);
+    }
+    if std::env::args().any(|argument| argument == "--report") {
+        return Record::read().draw();
     }
     let wanted = Wanted::from_arguments();
     for size in SIZES.into_iter().filter(|size| is_wanted(&wanted.sizes, size.name)) {

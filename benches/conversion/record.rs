@@ -19,7 +19,7 @@ pub struct Record(Value);
 impl Record {
     pub fn read() -> Self {
         let bytes = std::fs::read(root().join("conversion.json")).unwrap_or_default();
-        let mut record = serde_json::from_slice(&bytes).unwrap_or_else(|_| json!({}));
+        let mut record: Value = serde_json::from_slice(&bytes).unwrap_or_else(|_| json!({}));
         record["machine"] = machine();
         Record(record)
     }
@@ -45,6 +45,13 @@ impl Record {
     /// Keeps figures of another kind.
     pub fn set(&mut self, name: &str, figures: Value) {
         self.0[name] = figures;
+    }
+
+    /// Draws what has been measured.
+    pub fn draw(&self) {
+        let path = root().join("report.html");
+        std::fs::write(&path, crate::page::page(&self.0)).expect("write the report");
+        println!("{}", path.display());
     }
 
     pub fn write(mut self) {

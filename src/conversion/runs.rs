@@ -258,7 +258,8 @@ impl<'j> Run<'j> {
             file.put(key, value)?;
             at += 1;
             let ends = at == count || limit.is_some_and(|limit| self.buffer.key(at) >= limit);
-            if ends || file.is_full() {
+            let is_full = file.is_full();
+            if ends || is_full {
                 file.reached(self.buffer.key(at - 1));
                 self.written.insert(&file.smallest, &file.largest);
             }
@@ -266,7 +267,7 @@ impl<'j> Run<'j> {
                 self.open = Some(file);
                 return Ok(at);
             }
-            if file.is_full() {
+            if is_full {
                 shared.files.push(file.finish()?);
                 file = shared.maker.create()?;
             }
