@@ -24,7 +24,7 @@ features   := --locked --features cli,traps
 torture    := --test crash --test media --test mutants --test guarantees
 FUZZ_SECONDS ?= 10
 
-.PHONY: help deps setup build demo test check lint fmt clippy deny docs tidy artefact fuzz-smoke torture bench bench-conversion clean FORCE
+.PHONY: help deps setup build demo test check lint fmt clippy deny docs tidy artefact fuzz-smoke torture bench bench-conversion bench-report clean FORCE
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -129,6 +129,9 @@ bench: bench-conversion ## the benchmarks of benches/, on this machine, as ratio
 # A part of it: make bench-conversion BENCH='--size small --only none,compaction --rounds 3'
 bench-conversion: setup ## conversions against puts and compaction (half an hour, 20 GB); target/bench/conversion.json
 	cargo bench --locked --bench conversion -- $(BENCH)
+
+bench-report: setup ## draws target/bench/report.html from what bench-conversion has measured
+	cargo bench --locked --bench conversion -- --report
 
 clean: ## remove what was built here; the cached RocksDB stays
 	cargo clean

@@ -19,7 +19,7 @@ pub struct Record(Value);
 impl Record {
     pub fn read() -> Self {
         let bytes = std::fs::read(root().join("conversion.json")).unwrap_or_default();
-        let mut record = serde_json::from_slice(&bytes).unwrap_or_else(|_| json!({}));
+        let mut record: Value = serde_json::from_slice(&bytes).unwrap_or_else(|_| json!({}));
         record["machine"] = machine();
         Record(record)
     }
@@ -32,9 +32,26 @@ impl Record {
         run["seconds"][contender.name()] = json!(seconds);
     }
 
+    /// Keeps the figures of one shape in one direction.
+    pub fn keep_shape(&mut self, figures: Value) {
+        let mut shapes = self.0["memory"].as_array().cloned().unwrap_or_default();
+        let differs = |old: &Value| ["shape", "direction"].iter().any(|name| old[name] != figures[name]);
+        shapes.retain(differs);
+        shapes.push(figures);
+        self.0["disk"] = json!(shapes.iter().filter_map(|shape| shape["disk_ratio"].as_f64()).fold(0.0, f64::max));
+        self.0["memory"] = json!(shapes);
+    }
+
     /// Keeps figures of another kind.
     pub fn set(&mut self, name: &str, figures: Value) {
         self.0[name] = figures;
+    }
+
+    /// Draws what has been measured.
+    pub fn draw(&self) {
+        let path = root().join("report.html");
+        std::fs::write(&path, crate::page::page(&self.0)).expect("write the report");
+        println!("{}", path.display());
     }
 
     pub fn write(mut self) {

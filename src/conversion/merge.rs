@@ -325,7 +325,7 @@ mod tests {
     type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 
     fn spilled(vfs: &dyn Vfs, folder: &Path, entries: &[(Vec<u8>, Vec<u8>)], each: usize) -> (Vec<Spill>, SortBuffer) {
-        let mut sorter = Sorter::new(vfs, folder, "test");
+        let mut sorter = Sorter::new(vfs, folder, "test", SortBuffer::default());
         for chunk in entries.chunks(each) {
             sorter.spill().unwrap();
             chunk.iter().for_each(|(key, value)| sorter.buffer.push(key, value));

@@ -1,6 +1,7 @@
 //! Rewriting all of a source into SST files in another key encoding.
 
 use super::borders::{Order, Swap};
+use super::buffer::{SortBuffer, SpareChunks};
 use super::codec::{Decoder, Encoder};
 use super::digest::{Content, Digest};
 use super::merge::Merge;
@@ -24,6 +25,7 @@ use crate::trap::trap;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What is to be rewritten, into what, with which means.
@@ -139,6 +141,7 @@ pub(super) fn rewrite_tuned(job: &Rewrite<'_>, tuning: &Tuning) -> Result<Rewrit
         swap: Swap::between(orders.0, orders.1),
         by_level: orders.1 == Order::Levels,
         options: SstOptions::new(job.settings),
+        spare: Arc::default(),
         folder,
         plan,
         unsorted: AtomicBool::new(sorts_on_disk(job.from, job.to)),
@@ -166,6 +169,7 @@ struct Work<'a> {
     swap: Swap,
     by_level: bool,
     options: SstOptions,
+    spare: Arc<SpareChunks>,
     folder: PathBuf,
     /// Runs do not pay, or have shown that they do not.
     unsorted: AtomicBool,
@@ -209,7 +213,7 @@ impl Work<'_> {
             files: (self.worker_bytes() / OPEN_FILE_BYTES).clamp(4, 64),
             small_bytes: self.tuning.small_bytes,
         };
-        let sorter = Sorter::new(self.job.vfs, &self.folder, &prefix);
+        let sorter = Sorter::new(self.job.vfs, &self.folder, &prefix, SortBuffer::new(&self.spare));
         Runs::new(self.maker(prefix), sorter, self.by_level, limits)
     }
 
@@ -344,7 +348,7 @@ impl Work<'_> {
 
     /// Merges what no run took around the files of the runs.
     fn join(&self, outputs: Vec<TaskOutput>) -> Result<Rewritten> {
-        let (mut files, mut spills, mut memory) = (Vec::new(), Vec::new(), super::buffer::SortBuffer::default());
+        let (mut files, mut spills, mut memory) = (Vec::new(), Vec::new(), SortBuffer::default());
         let (mut content, mut bytes_read) = (Content::default(), 0);
         for output in outputs {
             content.merge(output.content);

@@ -168,8 +168,7 @@ pub(super) struct Sorter<'j> {
 
 impl<'j> Sorter<'j> {
     /// Spills go to `folder`; their names begin with `prefix`, which is unique there.
-    pub(super) fn new(vfs: &'j dyn Vfs, folder: &Path, prefix: &str) -> Self {
-        let buffer = SortBuffer::default();
+    pub(super) fn new(vfs: &'j dyn Vfs, folder: &Path, prefix: &str, buffer: SortBuffer) -> Self {
         Sorter { vfs, folder: folder.into(), prefix: prefix.into(), buffer, spills: Vec::new() }
     }
 
