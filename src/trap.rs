@@ -100,8 +100,6 @@ mod armed {
         RewriteAfter = "morphkv-trap-rewrite-after",
         /// What there was of a staging database is gone.
         StagingDatabaseRemoved = "morphkv-trap-staging-database-removed",
-        /// Before an output file goes that the database has.
-        IngestedFileBefore = "morphkv-trap-ingested-file-before",
         /// The disjoint files are ingested, the overflow is not.
         IngestDisjoint = "morphkv-trap-ingest-disjoint",
         /// The overflow is ingested, not compacted.

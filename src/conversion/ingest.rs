@@ -85,7 +85,6 @@ impl Ingested {
                 continue;
             }
             if self.has(file) {
-                trap!(vfs, IngestedFileBefore);
                 vfs.remove_file(&file.path)?;
             } else {
                 rest.push(file.clone());
@@ -185,6 +184,44 @@ mod tests {
         assert!(database.live_files().unwrap().iter().all(|file| file.level == 6));
         assert_eq!(database.table_figures().unwrap().entries, 11);
         assert!(!folder.exists());
+    }
+
+    /// A process that dies in an ingest leaves files in the database, under their old names, or both.
+    #[test]
+    fn what_an_attempt_before_has_ingested_is_not_ingested_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = staging(directory.path());
+        let folder = directory.path().join(OUTPUT);
+        let disjoint =
+            vec![file(&folder, "1", &["a", "c"]), file(&folder, "2", &["h", "p"]), file(&folder, "3", &["q"])];
+        let overflow = vec![file(&folder, "4", &["b", "m"]), file(&folder, "5", &["i", "k"])];
+        let output = rewritten(disjoint, overflow);
+        for (kept, ingested) in [("1", true), ("2", false), ("4", true)] {
+            std::fs::copy(folder.join(kept), directory.path().join("kept")).unwrap();
+            database.ingest(&[folder.join(kept)]).unwrap();
+            assert!(!folder.join(kept).exists());
+            if ingested {
+                std::fs::rename(directory.path().join("kept"), folder.join(kept)).unwrap();
+            }
+        }
+        ingest(&RealVfs::default(), &database, &output, 1, &Reporter::silent()).unwrap();
+        assert!(database.live_files().unwrap().iter().all(|file| file.level == 6));
+        assert_eq!(database.table_figures().unwrap().entries, 9);
+        assert!(!folder.exists());
+        // And once more, when all of it is done.
+        ingest(&RealVfs::default(), &database, &output, 1, &Reporter::silent()).unwrap();
+        assert_eq!(database.table_figures().unwrap().entries, 9);
+    }
+
+    #[test]
+    fn a_file_that_is_lost_on_the_way_is_missed() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = staging(directory.path());
+        let folder = directory.path().join(OUTPUT);
+        let output = rewritten(vec![file(&folder, "1", &["a", "c"]), file(&folder, "2", &["h", "p"])], Vec::new());
+        std::fs::remove_file(folder.join("2")).unwrap();
+        let error = ingest(&RealVfs::default(), &database, &output, 8, &Reporter::silent()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     }
 
     #[test]

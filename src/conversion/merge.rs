@@ -99,7 +99,7 @@ impl<'j> Merge<'j> {
     fn passes(&self, recorder: Option<&Recorder<'_>>, spills: Vec<Spill>) -> Result<Vec<Sequence>> {
         let most = self.at_once.max(2);
         let mut sequences: BTreeMap<String, Sequence> = match recorder {
-            Some(recorder) => in_folder(recorder.taken().sequences(), self.folder),
+            Some(recorder) => in_folder(recorder.sequences(), self.folder),
             None => spills.into_iter().map(|spill| (SpillLine::of(&spill).name, vec![spill])).collect(),
         };
         let mut count = recorder.map_or(0, |recorder| recorder.taken().passes.len());

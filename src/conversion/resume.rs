@@ -49,7 +49,7 @@ use crate::place::journal::Journal;
 use crate::place::{self, Place};
 use crate::trap::trap;
 use parking_lot::Mutex;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -247,6 +247,11 @@ impl<'p> Recorder<'p> {
         trap!(self.vfs, ProgressPlanAfter);
         self.recorded.lock().plan = Some(plan.clone());
         Ok(plan)
+    }
+
+    /// The sequences of spill files that are to be merged, as things are now.
+    pub(super) fn sequences(&self) -> BTreeMap<String, Vec<SpillLine>> {
+        self.recorded.lock().sequences()
     }
 
     fn append(&self, line: Line) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use super::common::{self, Content, options, sample};
 use morphkv::encoding::{Comparator, Hierarchical, KeyEncoding, Natural};
-use morphkv::testing::{Attachment, Cause, Database, RealVfs, Settings, attachment};
+use morphkv::testing::{Attachment, Cause, Database, RealVfs, Settings, TrapPlan, Tuning, attachment};
 use morphkv::{Durability, Engine, ErrorKind, Keep, Options, Result, manage};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -146,6 +146,12 @@ pub fn all() -> Vec<Scenario> {
             expect: same,
         },
         Scenario {
+            name: "go on with a conversion",
+            prepare: |directory| interrupted(directory),
+            act: |directory, options| convert_to(Hierarchical)(directory, in_pieces(options)),
+            expect: same,
+        },
+        Scenario {
             name: "roll back",
             prepare: kept_and_written,
             act: |directory, options| manage::rollback(database(directory), &options).map(drop),
@@ -216,6 +222,47 @@ fn load_states() -> Vec<Content> {
 /// The scenario of that name, for a child.
 pub fn named(name: &str) -> Scenario {
     all().into_iter().find(|scenario| scenario.name == name).expect("a scenario of that name")
+}
+
+/// Everything in pieces of the least size, one after the other.
+fn in_pieces(options: Options) -> Options {
+    let tuning = Tuning {
+        task_bytes: (1, 1),
+        small_bytes: 1 << 10,
+        part_bytes: 1 << 10,
+        ingest_files: 1,
+        tile_bytes: (1, 1),
+        ..Tuning::default()
+    };
+    options.parallelism(1).memory_bytes(64 << 10).tuning(tuning)
+}
+
+/// An attached database in several files whose conversion was killed after its first task: what stands there while the
+/// conversion stands still.
+fn interrupted(directory: &Path) {
+    let elsewhere = common::scratch();
+    let path = database(elsewhere.path());
+    let engine = Engine::open(&path, options().create_if_missing(true).encoding(Natural)).unwrap();
+    let content: Vec<_> = sample(COUNT).into_iter().collect();
+    for part in content.chunks(content.len().div_ceil(3)) {
+        common::fill(&engine, &part.iter().cloned().collect());
+        engine.flush().unwrap();
+    }
+    engine.internal().put(b"offset", b"42").unwrap();
+    engine.close().unwrap();
+    attach(&path);
+    let file = elsewhere.path().join("pause");
+    let plan = TrapPlan::parse(&format!("progress-line-after@1=pause:{}", file.display())).unwrap();
+    let wanted = in_pieces(options().vfs(Arc::new(RealVfs::with_traps(Arc::new(plan)))).encoding(Hierarchical));
+    let converting = std::thread::spawn(move || Engine::open(&path, wanted));
+    while !file.exists() {
+        assert!(!converting.is_finished(), "{:?}", converting.join().unwrap().err());
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    common::copy_tree(elsewhere.path(), directory);
+    std::fs::remove_file(directory.join("pause")).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    converting.join().unwrap().unwrap();
 }
 
 fn kept_and_written(directory: &Path) {
