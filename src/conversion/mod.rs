@@ -188,7 +188,6 @@ fn prepare(place: &mut Place, job: &Conversion<'_>) -> Result<Prepared> {
     place.require_no_strangers("convert")?;
     preflight::require_no_kept(&*vfs, &place.layout, job.keep)?;
     place.lock_rocks()?;
-    preflight::require_renamable(&*vfs, &place.layout)?;
     let attachment = attachment::read(&*vfs, &place.layout.live)?;
     if attachment.is_some() {
         attachment::require_shipped(&*vfs, &place.layout.live)?;
@@ -205,6 +204,8 @@ fn prepare(place: &mut Place, job: &Conversion<'_>) -> Result<Prepared> {
     let room =
         preflight::room(&*vfs, &place.layout, &source, job.settings.compression, sorts_on_disk(&*job.from, &*job.to))?;
     let reservation = preflight::reserve(&*vfs, &place.layout, room)?;
+    // After the figures of a full disk, which would not hold the probe either.
+    preflight::require_renamable(&*vfs, &place.layout)?;
     replaced.last_sequence = source.last_sequence();
     journal.source = Some(replaced);
     journal.to = Some(EncodingId::of(&*job.to));

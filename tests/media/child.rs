@@ -3,7 +3,7 @@
 use super::acknowledged;
 use super::common::options;
 use super::power::{self, Weather};
-use super::scenario::{self, Scenario, database};
+use super::scenario::{self, database};
 use morphkv::Engine;
 use morphkv::testing::{Operation, RealVfs, RecordingVfs};
 use rustix::process::Signal;
@@ -75,16 +75,11 @@ fn act(scenario: Option<&str>, directory: &Path, at: u64, weather: Weather) {
     });
     let options = options().vfs(Arc::new(vfs));
     match scenario {
-        Some(name) => (named(name).act)(directory, options).unwrap(),
+        Some(name) => (scenario::named(name).act)(directory, options).unwrap(),
         // What recovery says is for the parent to judge, who opens it again.
         None => drop(Engine::open(database(directory), options)),
     }
     println!("{}", operations.load(Ordering::SeqCst));
-}
-
-/// The scenario of that name.
-pub fn named(name: &str) -> Scenario {
-    scenario::all().into_iter().find(|scenario| scenario.name == name).expect("a scenario of that name")
 }
 
 /// Runs a child to its end.
