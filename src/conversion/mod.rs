@@ -218,7 +218,6 @@ fn prepare(place: &mut Place, job: &Conversion<'_>, interrupted: Option<&Journal
     place.require_no_strangers("convert")?;
     preflight::require_no_kept(&*vfs, &place.layout, job.keep)?;
     place.lock_rocks()?;
-    preflight::require_renamable(&*vfs, &place.layout)?;
     let attachment = attachment::read(&*vfs, &place.layout.live)?;
     if attachment.is_some() {
         attachment::require_shipped(&*vfs, &place.layout.live)?;
@@ -234,6 +233,8 @@ fn prepare(place: &mut Place, job: &Conversion<'_>, interrupted: Option<&Journal
     preflight::require_convertible(&*vfs, &place.layout, &source, job.from.comparator())?;
     let room = room(place, job, &source, interrupted)?;
     let reservation = preflight::reserve(&*vfs, &place.layout, room)?;
+    // After the figures of a full disk, which would not hold the probe either.
+    preflight::require_renamable(&*vfs, &place.layout)?;
     replaced.last_sequence = source.last_sequence();
     let journal = match interrupted {
         Some(journal) => require_same_source(place, journal, &replaced)?,

@@ -180,16 +180,20 @@ fn may_hold_its_wal(vfs: &dyn Vfs, named: &Path, live: &Path) -> Result<bool> {
 /// Tries the swap: a rename of live onto a non-empty directory runs every check of the kernel and cannot succeed.
 ///
 /// # Errors
-/// `Unsupported` (mount point, overlay), `Io` (permission, read-only parent). The probe directory is removed again, or
-/// left behind by a crash, to be removed by the next preflight.
+/// `Unsupported` (mount point, overlay), `NoSpace`, `Io` (permission, read-only parent). The probe directory is removed
+/// again, also after a failure; a crash may leave it to the next preflight.
 pub fn require_renamable(vfs: &dyn Vfs, layout: &Layout) -> Result<()> {
     let inside = layout.probe.join("in-the-way");
     clear_probe(vfs, layout, &inside)?;
+    let tried = try_swap(vfs, layout, &inside);
+    let cleared = clear_probe(vfs, layout, &inside);
+    tried.and(cleared)
+}
+
+fn try_swap(vfs: &dyn Vfs, layout: &Layout, inside: &Path) -> Result<()> {
     vfs.make_dir(&layout.probe)?;
-    vfs.make_dir(&inside)?;
-    let tried = vfs.probe_rename(&layout.live, &layout.probe);
-    clear_probe(vfs, layout, &inside)?;
-    tried
+    vfs.make_dir(inside)?;
+    vfs.probe_rename(&layout.live, &layout.probe)
 }
 
 /// Removes our probe by `rmdir` alone, which cannot remove anything that holds something.

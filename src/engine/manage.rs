@@ -68,7 +68,7 @@ fn settings_for(options: &Options, now: &Settled) -> Settings {
 /// What preflight would refuse; `Refused` while an interrupted change is to be recovered first.
 pub fn plan_conversion(path: impl AsRef<Path>, options: &Options) -> Result<Option<Plan>> {
     let mut place = lock(path.as_ref(), options)?;
-    let marker = place.look()?;
+    let marker = place.look_before_change()?;
     let from = options.known(marker.as_ref()).map_err(|error| error.at(&place.layout.live))?;
     let Some(to) = options.encoding.clone() else { return Ok(None) };
     if EncodingId::of(&*from) == EncodingId::of(&*to) {

@@ -1,5 +1,7 @@
 //! An open RocksDB database with our two column families.
 
+use super::settings::LEVEL0_FILES_MAX;
+use super::write::Wait;
 use super::{Cursor, Durability, Settings, Snapshot, WriteBatch, error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, Vfs};
@@ -223,6 +225,18 @@ impl Database {
         error(step, &self.path, source)
     }
 
+    /// The error of RocksDB's background work that it has not recovered from.
+    pub(super) fn background_error(&self) -> Option<rocksdb::Error> {
+        let mut options = WaitForCompactOptions::default();
+        // With an error it does not wait at all; 0 would be for ever.
+        options.set_timeout(1);
+        let failed = self.db.wait_for_compact(&options).err();
+        failed.filter(|error| {
+            use rocksdb::ErrorKind::{Aborted, ShutdownInProgress, TimedOut};
+            !matches!(error.kind(), Aborted | ShutdownInProgress | TimedOut)
+        })
+    }
+
     /// Reads a value without copying it.
     ///
     /// # Errors
@@ -256,11 +270,13 @@ impl Database {
     /// The write may or may not be there after a restart.
     pub fn put(&self, family: Family, key: &[u8], value: &[u8], durability: Durability) -> Result<()> {
         let options = durability.options();
-        let done = match family {
-            Family::Data => self.db.put_opt(key, value, &options),
-            Family::Internal => self.db.put_cf_opt(self.family(family)?, key, value, &options),
-        };
-        done.map_err(|source| self.error("write a key", source))
+        match family {
+            Family::Data => self.patiently("write a key", || self.db.put_opt(key, value, &options)),
+            Family::Internal => {
+                let family = self.family(family)?;
+                self.patiently("write a key", || self.db.put_cf_opt(family, key, value, &options))
+            }
+        }
     }
 
     /// Deletes one key.
@@ -269,11 +285,13 @@ impl Database {
     /// The deletion may or may not be there after a restart.
     pub fn delete(&self, family: Family, key: &[u8], durability: Durability) -> Result<()> {
         let options = durability.options();
-        let done = match family {
-            Family::Data => self.db.delete_opt(key, &options),
-            Family::Internal => self.db.delete_cf_opt(self.family(family)?, key, &options),
-        };
-        done.map_err(|source| self.error("delete a key", source))
+        match family {
+            Family::Data => self.patiently("delete a key", || self.db.delete_opt(key, &options)),
+            Family::Internal => {
+                let family = self.family(family)?;
+                self.patiently("delete a key", || self.db.delete_cf_opt(family, key, &options))
+            }
+        }
     }
 
     /// Writes a batch, whole or not at all.
@@ -281,7 +299,14 @@ impl Database {
     /// # Errors
     /// All of it or nothing of it may be there after a restart.
     pub fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
-        self.db.write_opt(batch.inner, &durability.options()).map_err(|source| self.error("write a batch", source))
+        let options = durability.options();
+        // RocksDB keeps the batch, even one that it does not take yet.
+        let bytes = batch.inner.data().to_vec();
+        let mut batch = Some(batch.inner);
+        self.patiently("write a batch", || {
+            let batch = batch.take().unwrap_or_else(|| rocksdb::WriteBatch::from_data(&bytes));
+            self.db.write_opt(batch, &options)
+        })
     }
 
     /// A cursor over a family as it is now. `fill_cache`: the blocks it reads stay in the cache.
@@ -318,6 +343,11 @@ impl Database {
         let mut families = vec![self.family(Family::Data)?];
         if self.has_internal {
             families.push(self.family(Family::Internal)?);
+        }
+        // Before it adds to so many files, RocksDB would wait for a compaction, also for one that fails again and again.
+        let mut wait = None;
+        while self.level0_files()? + 1 >= LEVEL0_FILES_MAX as u64 {
+            wait.get_or_insert_with(|| Wait::new(self)).a_moment("flush")?;
         }
         let flushed = self.db.flush_cfs_opt(&families, &FlushOptions::default());
         flushed.map_err(|source| self.error("flush", source))
@@ -411,20 +441,34 @@ impl Database {
         Ok(true)
     }
 
+    /// A figure of RocksDB, for the caller's family or for all.
+    pub(super) fn figure(&self, name: &str) -> Result<u64> {
+        let value = self.db.property_int_value(name).map_err(|source| self.error("read a property", source))?;
+        Ok(value.unwrap_or(0))
+    }
+
+    /// Files at level 0, in the family that has more of them.
+    fn level0_files(&self) -> Result<u64> {
+        let mut most = 0;
+        let families = [Family::Data, Family::Internal];
+        for family in families.into_iter().filter(|family| *family == Family::Data || self.has_internal) {
+            let value = self.db.property_value_cf(self.family(family)?, "rocksdb.num-files-at-level0");
+            let value = value.map_err(|source| self.error("read a property", source))?;
+            most = most.max(value.and_then(|text| text.parse().ok()).unwrap_or(0));
+        }
+        Ok(most)
+    }
+
     /// Figures of the caller's family.
     ///
     /// # Errors
     /// `Io`.
     pub fn stats(&self) -> Result<Stats> {
-        let read = |name: &str| -> Result<u64> {
-            let value = self.db.property_int_value(name).map_err(|source| self.error("read a property", source))?;
-            Ok(value.unwrap_or(0))
-        };
         Ok(Stats {
-            entries_estimate: read("rocksdb.estimate-num-keys")?,
-            live_bytes_estimate: read("rocksdb.estimate-live-data-size")?,
-            memtable_bytes: read("rocksdb.cur-size-all-mem-tables")?,
-            pending_compaction_bytes: read("rocksdb.estimate-pending-compaction-bytes")?,
+            entries_estimate: self.figure("rocksdb.estimate-num-keys")?,
+            live_bytes_estimate: self.figure("rocksdb.estimate-live-data-size")?,
+            memtable_bytes: self.figure("rocksdb.cur-size-all-mem-tables")?,
+            pending_compaction_bytes: self.figure("rocksdb.estimate-pending-compaction-bytes")?,
             level0_files: self.property("rocksdb.num-files-at-level0")?.and_then(|text| text.parse().ok()).unwrap_or(0),
             last_sequence: self.last_sequence(),
         })
@@ -462,7 +506,10 @@ impl Database {
     /// # Errors
     /// `Io`, `NoSpace`: the database is closed all the same.
     pub fn close(self) -> Result<()> {
-        let flushed = self.db.flush_wal(true).map_err(|source| self.error("close the database", source));
+        // Asked for first: of a file that could not be written RocksDB says no more, from then on, than that it could not.
+        let failed = self.background_error();
+        let flushed = self.db.flush_wal(true);
+        let flushed = flushed.map_err(|source| self.error("close the database", failed.unwrap_or(source)));
         self.db.cancel_all_background_work(true);
         flushed
     }

@@ -6,12 +6,12 @@
 
 use super::common::figures::{Figures, torture};
 use super::common::{self, options};
-use super::scenario::{self, Scenario, database};
+use super::outcome::{Outcome, require_spoken_of};
+use super::scenario::{self, Scenario};
 use super::sweep::on_two_threads;
+use morphkv::ErrorKind;
 use morphkv::testing::{Access, EIO, ENOSPC, Fault, FaultyVfs, RealVfs, Vfs};
-use morphkv::{Engine, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -58,23 +58,6 @@ impl Sort {
         } else {
             FaultyVfs::new(sound, Some(fault))
         })
-    }
-}
-
-/// What stands at a place that came to rest: content, encoding, and whether an old database is kept.
-#[derive(Debug, PartialEq, Eq)]
-struct Outcome(Option<(common::Content, String, bool)>);
-
-impl Outcome {
-    fn of(directory: &Path, what: &str) -> Outcome {
-        let path = database(directory);
-        let engine = match Engine::open(&path, options()) {
-            Ok(engine) => engine,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Outcome(None),
-            Err(error) => panic!("{what}: {error:?}"),
-        };
-        let kept = path.with_extension("backup").exists();
-        Outcome(Some((common::content(&engine), engine.encoding().name, kept)))
     }
 }
 
@@ -139,16 +122,6 @@ fn run(case: &Case<'_>) -> Tally {
     scenario::check_unset(scenario, directory.path(), &what);
     tally.opened += 1;
     tally
-}
-
-/// Nothing stands beside the database but what a journal speaks of: without one nobody would ever touch it again.
-fn require_spoken_of(directory: &Path, name: &str) {
-    if directory.join("db.conversion").exists() {
-        return;
-    }
-    for suffix in ["converting", "backup", "trash"] {
-        assert!(!directory.join(format!("db.{suffix}")).exists(), "{name}: db.{suffix} stands there without a journal");
-    }
 }
 
 /// Runs with the fault at the calls beyond the last one that a sound run has, until none fails.

@@ -9,6 +9,7 @@ mod flips;
 mod golden;
 mod kills;
 mod layouts;
+mod outcome;
 mod races;
 mod scenario;
 mod states;

@@ -19,31 +19,32 @@ pub enum Expect {
 
 pub struct Scenario {
     pub name: &'static str,
-    pub prepare: fn(&Path),
+    pub prepare: Box<dyn Fn(&Path) + Send + Sync>,
     pub act: fn(&Path, Options) -> Result<()>,
-    pub expect: fn() -> Expect,
+    pub expect: Box<dyn Fn() -> Expect + Send + Sync>,
 }
 
+/// What the databases of [`all`] hold.
 pub const COUNT: usize = 80;
 
 pub fn database(directory: &Path) -> PathBuf {
     directory.join("db")
 }
 
-fn natural(directory: &Path) {
-    common::make(&database(directory), Arc::new(Natural), &sample(COUNT));
+fn natural(directory: &Path, content: &Content) {
+    common::make(&database(directory), Arc::new(Natural), content);
 }
 
-fn hierarchical(directory: &Path) {
-    common::make(&database(directory), Arc::new(Hierarchical), &sample(COUNT));
+fn hierarchical(directory: &Path, content: &Content) {
+    common::make(&database(directory), Arc::new(Hierarchical), content);
 }
 
-fn same() -> Expect {
-    Expect::OneOf(vec![sample(COUNT)])
+fn same(content: &Content) -> Expect {
+    Expect::OneOf(vec![content.clone()])
 }
 
-fn later() -> Content {
-    let mut content = sample(COUNT);
+fn later(content: &Content) -> Content {
+    let mut content = content.clone();
     content.insert(b"/written/since".to_vec(), b"1".to_vec());
     content
 }
@@ -87,114 +88,128 @@ fn convert_to(encoding: impl KeyEncoding) -> impl FnOnce(&Path, Options) -> Resu
     move |directory, options| Engine::open(database(directory), options.encoding(encoding))?.close()
 }
 
+/// The changes of small databases.
 pub fn all() -> Vec<Scenario> {
+    of(sample(COUNT))
+}
+
+/// The changes of databases that hold `content`.
+pub fn of(content: Content) -> Vec<Scenario> {
+    let content = Arc::new(content);
+    let scenario = |name, prepare: fn(&Path, &Content), act: fn(&Path, Options) -> Result<()>, expect| {
+        let (before, after, expect): (_, _, fn(&Content) -> Expect) = (content.clone(), content.clone(), expect);
+        let (prepare, expect) =
+            (Box::new(move |directory: &Path| prepare(directory, &before)), Box::new(move || expect(&after)));
+        Scenario { name, prepare, act, expect }
+    };
     vec![
-        Scenario {
-            name: "create",
-            prepare: |_| {},
-            act: |directory, options| {
+        scenario(
+            "create",
+            |_, _| {},
+            |directory, options| {
                 Engine::open(database(directory), options.create_if_missing(true).encoding(Hierarchical))?.close()
             },
-            expect: || Expect::OneOfOrAbsent(vec![Content::new()]),
-        },
-        Scenario {
-            name: "convert to hierarchical",
-            prepare: natural,
-            act: |directory, options| convert_to(Hierarchical)(directory, options),
-            expect: same,
-        },
-        Scenario {
-            name: "convert to natural",
-            prepare: hierarchical,
-            act: |directory, options| convert_to(Natural)(directory, options),
-            expect: same,
-        },
-        Scenario {
-            name: "convert a legacy database",
-            prepare: |directory| legacy(&database(directory), &sample(COUNT)),
-            act: |directory, options| convert_to(Hierarchical)(directory, options),
-            expect: same,
-        },
-        Scenario {
-            name: "convert an attached database",
-            prepare: |directory| {
-                natural(directory);
+            |_| Expect::OneOfOrAbsent(vec![Content::new()]),
+        ),
+        scenario(
+            "convert to hierarchical",
+            natural,
+            |directory, options| convert_to(Hierarchical)(directory, options),
+            same,
+        ),
+        scenario(
+            "convert to natural",
+            hierarchical,
+            |directory, options| convert_to(Natural)(directory, options),
+            same,
+        ),
+        scenario(
+            "convert a legacy database",
+            |directory, content| legacy(&database(directory), content),
+            |directory, options| convert_to(Hierarchical)(directory, options),
+            same,
+        ),
+        scenario(
+            "convert an attached database",
+            |directory, content| {
+                natural(directory, content);
                 attach(&database(directory));
             },
-            act: |directory, options| convert_to(Hierarchical)(directory, options),
-            expect: same,
-        },
-        Scenario {
-            name: "load into an attached database",
-            prepare: |directory| {
-                natural(directory);
+            |directory, options| convert_to(Hierarchical)(directory, options),
+            same,
+        ),
+        scenario(
+            "load into an attached database",
+            |directory, content| {
+                natural(directory, content);
                 attach(&database(directory));
             },
-            act: |directory, options| {
+            |directory, options| {
                 let engine = Engine::open(database(directory), options)?;
                 engine.put(b"/written/before", b"1")?;
                 engine.ingest(loaded().into_iter().map(Ok))?;
                 engine.put(b"/written/since", b"1")?;
                 engine.close()
             },
-            expect: || Expect::OneOf(load_states()),
-        },
-        Scenario {
-            name: "convert and keep",
-            prepare: natural,
-            act: |directory, options| convert_to(Hierarchical)(directory, options.keep_backup(Keep::Yes)),
-            expect: same,
-        },
-        Scenario {
-            name: "go on with a conversion",
-            prepare: |directory| interrupted(directory),
-            act: |directory, options| convert_to(Hierarchical)(directory, in_pieces(options)),
-            expect: same,
-        },
-        Scenario {
-            name: "roll back",
-            prepare: kept_and_written,
-            act: |directory, options| manage::rollback(database(directory), &options).map(drop),
-            expect: || Expect::OneOf(vec![sample(COUNT), later()]),
-        },
-        Scenario {
-            name: "drop the kept database",
-            prepare: kept_and_written,
-            act: |directory, options| manage::drop_backup(database(directory), &options),
-            expect: || Expect::OneOf(vec![later()]),
-        },
-        Scenario {
-            name: "replace the kept database",
-            prepare: kept_and_written,
-            act: |directory, options| convert_to(Natural)(directory, options.keep_backup(Keep::Replace)),
-            expect: || Expect::OneOf(vec![later()]),
-        },
-        Scenario {
-            name: "destroy",
-            prepare: kept_and_written,
-            act: |directory, options| Engine::destroy(database(directory), options).map(drop),
-            expect: || Expect::OneOfOrAbsent(vec![later()]),
-        },
-        Scenario {
-            name: "adopt",
-            prepare: |directory| plain(&database(directory), &sample(COUNT)),
-            act: |directory, options| {
+            |content| Expect::OneOf(load_states(content)),
+        ),
+        scenario(
+            "convert and keep",
+            natural,
+            |directory, options| convert_to(Hierarchical)(directory, options.keep_backup(Keep::Yes)),
+            same,
+        ),
+        scenario(
+            "go on with a conversion",
+            interrupted,
+            |directory, options| convert_to(Hierarchical)(directory, in_pieces(options)),
+            same,
+        ),
+        scenario(
+            "roll back",
+            kept_and_written,
+            |directory, options| manage::rollback(database(directory), &options).map(drop),
+            |content| Expect::OneOf(vec![content.clone(), later(content)]),
+        ),
+        scenario(
+            "drop the kept database",
+            kept_and_written,
+            |directory, options| manage::drop_backup(database(directory), &options),
+            |content| Expect::OneOf(vec![later(content)]),
+        ),
+        scenario(
+            "replace the kept database",
+            kept_and_written,
+            |directory, options| convert_to(Natural)(directory, options.keep_backup(Keep::Replace)),
+            |content| Expect::OneOf(vec![later(content)]),
+        ),
+        scenario(
+            "destroy",
+            kept_and_written,
+            |directory, options| Engine::destroy(database(directory), options).map(drop),
+            |content| Expect::OneOfOrAbsent(vec![later(content)]),
+        ),
+        scenario(
+            "adopt",
+            |directory, content| plain(&database(directory), content),
+            |directory, options| {
                 let natural: Arc<dyn KeyEncoding> = Arc::new(Natural);
                 manage::adopt(database(directory), &natural, &options).map(drop)
             },
-            expect: || Expect::AdoptableWith(sample(COUNT)),
-        },
-        Scenario {
-            name: "checkpoint",
-            prepare: natural,
-            act: |directory, options| {
-                Engine::open(database(directory), options)?.checkpoint(directory.join("copy"))?;
+            |content| Expect::AdoptableWith(content.clone()),
+        ),
+        scenario(
+            "checkpoint",
+            natural,
+            |directory, options| {
+                let engine = Engine::open(database(directory), options)?;
+                engine.checkpoint(directory.join("copy"))?;
                 let copy = Engine::open(directory.join("copy"), super::common::options())?;
-                assert_eq!(common::content(&copy), sample(COUNT));
+                assert_eq!(common::content(&copy), common::content(&engine));
                 Ok(())
             },
-            expect: same,
-        },
+            same,
+        ),
     ]
 }
 
@@ -205,8 +220,8 @@ fn loaded() -> Content {
 }
 
 /// What a load into a database may leave: a write before it, all of it, and a write after it, in this order.
-fn load_states() -> Vec<Content> {
-    let mut states = vec![sample(COUNT)];
+fn load_states(content: &Content) -> Vec<Content> {
+    let mut states = vec![content.clone()];
     for step in [
         vec![(b"/written/before".to_vec(), b"1".to_vec())],
         loaded().into_iter().collect(),
@@ -239,11 +254,11 @@ fn in_pieces(options: Options) -> Options {
 
 /// An attached database in several files whose conversion was killed after its first task: what stands there while the
 /// conversion stands still.
-fn interrupted(directory: &Path) {
+fn interrupted(directory: &Path, content: &Content) {
     let elsewhere = common::scratch();
     let path = database(elsewhere.path());
     let engine = Engine::open(&path, options().create_if_missing(true).encoding(Natural)).unwrap();
-    let content: Vec<_> = sample(COUNT).into_iter().collect();
+    let content: Vec<_> = content.clone().into_iter().collect();
     for part in content.chunks(content.len().div_ceil(3)) {
         common::fill(&engine, &part.iter().cloned().collect());
         engine.flush().unwrap();
@@ -265,8 +280,8 @@ fn interrupted(directory: &Path) {
     converting.join().unwrap().unwrap();
 }
 
-fn kept_and_written(directory: &Path) {
-    natural(directory);
+fn kept_and_written(directory: &Path, content: &Content) {
+    natural(directory, content);
     let options = options().encoding(Hierarchical).keep_backup(Keep::Yes);
     let engine = Engine::open(database(directory), options).unwrap();
     engine.put(b"/written/since", b"1").unwrap();

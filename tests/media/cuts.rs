@@ -157,7 +157,7 @@ fn the_power_is_really_cut(disk: &Disk, weather: Weather) {
 }
 
 fn run(disk: &Disk, pass: &Pass, tally: &mut Tally) {
-    let scenario = child::named(pass.scenario);
+    let scenario = scenario::named(pass.scenario);
     let prepared = common::scratch();
     (scenario.prepare)(prepared.path());
     let operations = count(disk, &scenario, prepared.path());
