@@ -42,7 +42,7 @@ fn same() -> Expect {
     Expect::OneOf(vec![sample(COUNT)])
 }
 
-fn later() -> Content {
+pub fn later() -> Content {
     let mut content = sample(COUNT);
     content.insert(b"/written/since".to_vec(), b"1".to_vec());
     content
