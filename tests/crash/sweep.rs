@@ -54,7 +54,7 @@ fn child() {
 }
 
 /// Runs a child that dies at the `nth` hit of `trap`. Whether it did.
-fn crash(name: &str, directory: &Path, trap: Trap, nth: usize) -> bool {
+pub fn crash(name: &str, directory: &Path, trap: Trap, nth: usize) -> bool {
     let status = child_that_runs("sweep::child")
         .env(CHILD_SCENARIO, name)
         .env(CHILD_DIRECTORY, directory)
