@@ -28,6 +28,10 @@ pub const SHARD_PREFIX: &str = "shard-";
 pub const ROCKSDB_CURRENT: &str = "CURRENT";
 /// RocksDB's lock file.
 pub const ROCKSDB_LOCK: &str = "LOCK";
+/// RocksDB's log of messages.
+const ROCKSDB_LOG: &str = "LOG";
+/// What that log is called once the next one has begun, before a number.
+const ROCKSDB_OLD_LOG: &str = "LOG.old.";
 /// RocksDB's identity file.
 pub const ROCKSDB_IDENTITY: &str = "IDENTITY";
 /// RocksDB's folder of WAL files that are no longer needed for recovery.
@@ -52,6 +56,12 @@ pub const NAME_BYTES_MAX: usize = 230;
 /// The suffixes of a database's siblings, reserved: no database may have a name that ends in one.
 pub const RESERVED_SUFFIXES: [&str; 9] =
     [".lock", ".conversion", ".conversion.new", ".converting", ".backup", ".trash", ".restore", ".probe", ".tmp"];
+
+/// Whether RocksDB leaves a file of that name where it was told to open a database that is not there: it makes the
+/// directory, its log and its lock before it looks.
+pub fn is_left_by_a_failed_open(name: &str) -> bool {
+    name == ROCKSDB_LOG || name == ROCKSDB_LOCK || name.starts_with(ROCKSDB_OLD_LOG)
+}
 
 /// The paths of one database: its directory and the siblings beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]

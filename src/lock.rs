@@ -8,7 +8,9 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, Vfs};
 use crate::layout::{Layout, ROCKSDB_LOCK};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
@@ -77,11 +79,12 @@ fn inform(file: &mut File) {
     let _ = file.write_all(text.as_bytes());
 }
 
-/// RocksDB's own lock on a database directory, as RocksDB takes it: a read-only open of ours takes none, and without it
-/// RocksDB's own tools could write to a source while it is read.
+/// RocksDB's own lock on a database directory: a read-only open of ours takes none, and without it RocksDB's own tools
+/// could write to a source while it is read.
 ///
-/// POSIX locks of a process die when it closes *any* descriptor of the file: nothing else in this process may open
-/// `LOCK` while this is held.
+/// RocksDB takes a POSIX lock, which keeps nobody out of the process that has it, and dies when that process closes *any*
+/// descriptor of the file. Ours is the lock of an open file description: it keeps RocksDB out in this process as well.
+/// Where this process has the database open with RocksDB, its `LOCK` is not even opened.
 #[derive(Debug)]
 pub struct RocksLock {
     _file: File,
@@ -91,17 +94,29 @@ impl RocksLock {
     /// Takes the lock of the RocksDB directory at `path`, without waiting.
     ///
     /// # Errors
-    /// `Locked` if another process has the database open. An empty `LOCK` may have been made.
+    /// `Locked` if another process has the database open, or this one without us. An empty `LOCK` may have been made.
     pub fn acquire(path: &Path) -> Result<Self> {
         let step = "take RocksDB's lock";
         let path = path.join(ROCKSDB_LOCK);
+        if held_by_this_process(&path) {
+            let message = "this process has the database open with RocksDB itself; close that first";
+            return Err(Error::new(ErrorKind::Locked, step, message).at(path));
+        }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|error| Error::io(step, &path, error.into()))?;
         let file = File::from(file);
-        match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(RocksLock { _file: file }),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => {
+        // All of the file, as RocksDB does it.
+        let whole = nix::libc::flock {
+            l_type: nix::libc::F_WRLCK as _,
+            l_whence: nix::libc::SEEK_SET as _,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole)) {
+            Ok(_) => Ok(RocksLock { _file: file }),
+            Err(Errno::EAGAIN | Errno::EACCES) => {
                 let message = "another process has the database open with RocksDB; stop it first";
                 Err(Error::new(ErrorKind::Locked, step, message).at(path))
             }
@@ -142,10 +157,26 @@ impl DirectoryLock {
     }
 }
 
+/// Whether this process has a POSIX lock on the file, as the kernel lists them. Where it lists none that we can find,
+/// nothing is known, and `false`.
+fn held_by_this_process(path: &Path) -> bool {
+    let (Ok(file), Ok(locks)) = (std::fs::symlink_metadata(path), std::fs::read_to_string("/proc/locks")) else {
+        return false;
+    };
+    let device = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
+    let (pid, inode) = (std::process::id().to_string(), format!("{:02x}:{:02x}:{}", device.0, device.1, file.ino()));
+    // `1: POSIX  ADVISORY  WRITE 4711 fd:00:1234 0 EOF`
+    locks.lines().any(|line| {
+        let words: Vec<_> = line.split_ascii_whitespace().skip(1).take(5).collect();
+        words.first() == Some(&"POSIX") && words.get(3) == Some(&&*pid) && words.get(4) == Some(&&*inode)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fs::RealVfs;
+    use rustix::fs::FlockOperation;
 
     #[test]
     fn a_second_opener_in_this_process_is_kept_out() {
@@ -169,6 +200,25 @@ mod tests {
         drop(held);
         PlaceLock::acquire(&RealVfs::default(), &layout).unwrap();
         drop(shared);
+    }
+
+    #[test]
+    fn what_this_process_has_open_with_rocksdb_stays_locked() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(ROCKSDB_LOCK);
+        let theirs = File::create(&path).unwrap();
+        let as_rocksdb = |file: &File| rustix::fs::fcntl_lock(file, FlockOperation::NonBlockingLockExclusive);
+        as_rocksdb(&theirs).unwrap();
+        for _ in 0..2 {
+            let error = RocksLock::acquire(directory.path()).unwrap_err();
+            assert!(error.kind() == ErrorKind::Locked && error.message().contains("this process"), "{error:?}");
+        }
+        drop(theirs);
+        let held = RocksLock::acquire(directory.path()).unwrap();
+        let theirs = File::create(&path).unwrap();
+        as_rocksdb(&theirs).unwrap_err();
+        drop(held);
+        as_rocksdb(&theirs).unwrap();
     }
 
     #[test]

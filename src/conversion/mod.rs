@@ -362,8 +362,21 @@ fn attempt(
     let rest = place.settle();
     place.unlock_rocks();
     let rest = rest.map_err(|error| Failure { error, of_staging: false })?;
+    require_converted(place, &rest, &journal).map_err(|error| Failure { error, of_staging: false })?;
     report.seconds = began.elapsed().as_secs_f64();
     Ok((report, rest))
+}
+
+/// The table does not swap out a source that was written to while it was read; the caller must not be told otherwise.
+fn require_converted(place: &Place, rest: &Rest, journal: &Journal) -> Result<()> {
+    match rest {
+        Rest::Open { marker: Some(marker), .. } if marker.origin.id == journal.id => Ok(()),
+        _ => {
+            let message = "other software wrote to the database while it was converted; it is as that left it, and not \
+                           converted; stop that software first";
+            Err(Error::new(ErrorKind::Locked, "convert", message).at(&place.layout.live))
+        }
+    }
 }
 
 fn build(place: &Place, job: &Conversion<'_>, prepared: Prepared, left: Option<Left>) -> Result<Report> {

@@ -79,6 +79,7 @@ pub struct Database {
     pub(super) db: DB,
     path: PathBuf,
     has_internal: bool,
+    read_only: bool,
     settings: Settings,
 }
 
@@ -102,6 +103,13 @@ fn require_database(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     }
 }
 
+/// The directory under a name that cannot be made. A look takes no lock: should the directory be renamed just now, the
+/// crate would make an empty one in its place. For the others the lock is held, and RocksDB's own table of locks within
+/// a process goes by the name as everybody spells it.
+fn never_made(path: &Path) -> PathBuf {
+    path.join(".")
+}
+
 fn families(settings: &Settings, with_internal: bool) -> Vec<ColumnFamilyDescriptor> {
     let mut internal = settings.clone();
     internal.comparator = crate::encoding::Comparator::Bytewise;
@@ -114,6 +122,10 @@ fn families(settings: &Settings, with_internal: bool) -> Vec<ColumnFamilyDescrip
 }
 
 impl Database {
+    fn over(db: DB, path: &Path, has_internal: bool, settings: &Settings) -> Self {
+        Database { db, path: path.into(), has_internal, read_only: false, settings: settings.clone() }
+    }
+
     /// Makes a new database in a directory that exists and holds none: for staging alone.
     ///
     /// # Errors
@@ -125,7 +137,7 @@ impl Database {
         options.set_error_if_exists(true);
         let db = DB::open_cf_descriptors(&options, path, families(settings, true))
             .map_err(|source| error("create the database", path, source))?;
-        Ok(Database { db, path: path.into(), has_internal: true, settings: settings.clone() })
+        Ok(Database::over(db, path, true, settings))
     }
 
     /// Makes a database with the default family alone, as other software does: for tests.
@@ -138,7 +150,7 @@ impl Database {
         options.create_if_missing(true);
         let db = DB::open_cf_descriptors(&options, path, families(settings, false))
             .map_err(|source| error("create the database", path, source))?;
-        Ok(Database { db, path: path.into(), has_internal: false, settings: settings.clone() })
+        Ok(Database::over(db, path, false, settings))
     }
 
     /// Opens for reading and writing a database that has both column families.
@@ -150,7 +162,7 @@ impl Database {
         require_database(vfs, path)?;
         let db = DB::open_cf_descriptors(&settings.options(), path, families(settings, true))
             .map_err(|source| error("open the database", path, source))?;
-        Ok(Database { db, path: path.into(), has_internal: true, settings: settings.clone() })
+        Ok(Database::over(db, path, true, settings))
     }
 
     /// Opens a database that may lack the internal family, and adds it: for adopting a plain RocksDB database.
@@ -163,7 +175,7 @@ impl Database {
         options.create_missing_column_families(true);
         let db = DB::open_cf_descriptors(&options, path, families(settings, true))
             .map_err(|source| error("open the database", path, source))?;
-        Ok(Database { db, path: path.into(), has_internal: true, settings: settings.clone() })
+        Ok(Database::over(db, path, true, settings))
     }
 
     /// Opens for reading alone: no lock of RocksDB is taken, nothing is written, the WAL is replayed into memory.
@@ -175,9 +187,10 @@ impl Database {
         let listed = super::describe::list_families(path)?;
         let has_internal = listed.iter().any(|name| name == INTERNAL_FAMILY);
         let options = settings.options();
-        let db = DB::open_cf_descriptors_read_only(&options, path, families(settings, has_internal), false)
+        let families = families(settings, has_internal);
+        let db = DB::open_cf_descriptors_read_only(&options, never_made(path), families, false)
             .map_err(|source| error("open the database read only", path, source))?;
-        Ok(Database { db, path: path.into(), has_internal, settings: settings.clone() })
+        Ok(Database { read_only: true, ..Database::over(db, path, has_internal, settings) })
     }
 
     /// Where it lies.
@@ -508,7 +521,8 @@ impl Database {
     pub fn close(self) -> Result<()> {
         // Asked for first: of a file that could not be written RocksDB says no more, from then on, than that it could not.
         let failed = self.background_error();
-        let flushed = self.db.flush_wal(true);
+        // One that was opened to read has no WAL to flush, and RocksDB calls asking for it an error.
+        let flushed = if self.read_only { Ok(()) } else { self.db.flush_wal(true) };
         let flushed = flushed.map_err(|source| self.error("close the database", failed.unwrap_or(source)));
         self.db.cancel_all_background_work(true);
         flushed

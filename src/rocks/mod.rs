@@ -34,6 +34,12 @@ pub use write::{Durability, WriteBatch};
 use crate::error::{Error, ErrorKind};
 use std::path::Path;
 
+/// Whether somebody holds RocksDB's lock; other failures to take it are failures of the disk.
+fn is_held_lock(text: &str) -> bool {
+    let held = |text: &str| text.contains("Resource temporarily unavailable") || text.contains("Permission denied");
+    text.contains("lock hold by current process") || text.contains("While lock file") && held(text)
+}
+
 /// Sorts an error of RocksDB into our kinds.
 fn error(step: &'static str, path: &Path, source: rocksdb::Error) -> Error {
     use rocksdb::ErrorKind as Rocks;
@@ -50,9 +56,7 @@ fn error(step: &'static str, path: &Path, source: rocksdb::Error) -> Error {
         Rocks::InvalidArgument if text.contains("Column families not opened") => ErrorKind::Refused,
         Rocks::InvalidArgument => ErrorKind::InvalidArgument,
         Rocks::NotSupported => ErrorKind::Unsupported,
-        Rocks::IOError if text.contains("lock hold by current process") || text.contains("While lock file") => {
-            ErrorKind::Locked
-        }
+        Rocks::IOError if is_held_lock(&text) => ErrorKind::Locked,
         Rocks::Busy => ErrorKind::Locked,
         _ => ErrorKind::Io,
     };

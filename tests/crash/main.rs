@@ -3,7 +3,6 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-mod disk_calls;
 mod faults;
 mod flips;
 mod golden;

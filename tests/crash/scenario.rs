@@ -43,7 +43,7 @@ fn same(content: &Content) -> Expect {
     Expect::OneOf(vec![content.clone()])
 }
 
-fn later(content: &Content) -> Content {
+pub fn later(content: &Content) -> Content {
     let mut content = content.clone();
     content.insert(b"/written/since".to_vec(), b"1".to_vec());
     content

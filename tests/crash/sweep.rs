@@ -58,7 +58,7 @@ fn child() {
 const DEATHS: [&str; 2] = ["abort", "power-cut"];
 
 /// Runs a child that dies at the `nth` hit of `trap`. Whether it did.
-fn crash(name: &str, directory: &Path, (trap, nth): (Trap, usize), death: &str) -> bool {
+pub fn crash(name: &str, directory: &Path, (trap, nth): (Trap, usize), death: &str) -> bool {
     let status = child_that_runs("sweep::child")
         .env(CHILD_SCENARIO, name)
         .env(CHILD_DIRECTORY, directory)

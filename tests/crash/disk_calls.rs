@@ -1,1 +1,0 @@
-//! The calls that RocksDB itself makes of the operating system: each fails in turn.
