@@ -278,6 +278,13 @@ pub(super) struct Tiles {
     pub(super) read: BTreeMap<usize, (Content, u64)>,
 }
 
+/// Whether a merge that was at the one place may be at the other later.
+fn goes_on(before: Option<&Position>, after: Option<&Position>) -> bool {
+    let (Some(before), Some(after)) = (before, after) else { return true };
+    let mut offsets = before.offsets.iter().zip(&after.offsets);
+    before.key.0 < after.key.0 && offsets.all(|(before, after)| before <= after)
+}
+
 /// What all lines together say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Recorded {
@@ -354,7 +361,8 @@ impl Recorded {
         }
         let count = self.passes.len();
         if let Some(last) = self.passes.last_mut().filter(|last| last.next.is_some()) {
-            if pass != count || last.inputs != inputs {
+            let again = last.segments.iter().any(|other| other.name == segment.name);
+            if pass != count || last.inputs != inputs || again || !goes_on(last.next.as_ref(), next.as_ref()) {
                 return None;
             }
             last.segments.push(segment);
@@ -373,11 +381,13 @@ impl Recorded {
 
     fn add_merge(&mut self, line: MergeLine) -> Option<()> {
         let inputs = self.sequences().len();
-        let goes_on = self.merged.as_ref().is_none_or(|merged| merged.next.is_some());
+        let under_way = self.merged.as_ref().is_none_or(|merged| merged.next.is_some());
         let passes_ended = self.passes.last().is_none_or(|pass| pass.next.is_none());
         let plain = line.disjoint.iter().chain(&line.overflow).all(|file| is_plain(&file.name));
-        let places = line.next.as_ref().is_none_or(|next| next.offsets.len() == inputs);
-        if !self.tasks_are_done() || !goes_on || !passes_ended || !plain || !places || self.built {
+        let before = self.merged.as_ref().and_then(|merged| merged.next.as_ref());
+        let places =
+            line.next.as_ref().is_none_or(|next| next.offsets.len() == inputs) && goes_on(before, line.next.as_ref());
+        if !self.tasks_are_done() || !under_way || !passes_ended || !plain || !places || self.built {
             return None;
         }
         let merged = self.merged.get_or_insert_default();
@@ -438,5 +448,182 @@ impl Recorded {
         }
         let unfinished = self.passes.iter().filter(|pass| pass.next.is_some()).flat_map(|pass| pass.segments.clone());
         self.sequences().into_values().flatten().chain(unfinished).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, smallest: &str, largest: &str) -> FileLine {
+        let hex = |text: &str| Hex(text.as_bytes().to_vec());
+        FileLine { name: name.into(), bytes: 4096, entries: 10, smallest: hex(smallest), largest: hex(largest) }
+    }
+
+    fn spill(name: &str) -> SpillLine {
+        SpillLine { name: name.into(), bytes: 300, entries: 3 }
+    }
+
+    fn content(entries: u64) -> ContentLine {
+        let mut content = Content::default();
+        (0..entries).for_each(|entry| content.add(b"key", &entry.to_le_bytes()));
+        ContentLine::of(&content)
+    }
+
+    fn task(task: usize, spills: &[&str]) -> Line {
+        Line::Task(TaskLine {
+            task,
+            files: vec![file(&format!("{task:06}-000001.sst"), "a", "b\u{1}")],
+            spills: spills.iter().map(|name| spill(name)).collect(),
+            content: content(13),
+            bytes_read: 1000,
+            late_entries: 1,
+            gave_up: false,
+        })
+    }
+
+    fn position(key: &str, offsets: &[u64]) -> Option<Position> {
+        Some(Position { key: Hex(key.into()), offsets: offsets.to_vec() })
+    }
+
+    fn pass(number: usize, segment: &str, next: Option<Position>) -> Line {
+        let inputs = vec!["000000-000001.spill".into(), "000001-000001.spill".into()];
+        Line::Pass(PassLine { pass: number, inputs, segment: spill(segment), next })
+    }
+
+    fn merge(name: &str, next: Option<Position>) -> Line {
+        Line::Merge(MergeLine { disjoint: vec![file(name, "m", "n")], overflow: Vec::new(), bytes: 70, next })
+    }
+
+    fn conversion() -> Uuid {
+        Uuid::from_u128(0x6d6f_7270_686b_7600_0000_0000_0000_0001)
+    }
+
+    /// A file with every sort of line, from the beginning to the end of a conversion.
+    fn lines() -> Vec<Line> {
+        let tile = |of, tile| Line::Tile(TileLine { of, tile, content: content(2), bytes: 40 });
+        vec![
+            Line::Begin { format: PROGRESS_FORMAT, conversion: conversion() },
+            Line::Plan {
+                order: Order::Levels,
+                levels: vec![0, 2],
+                cuts: vec![Hex(b"m".to_vec()), Hex(b"x\xff".to_vec())],
+            },
+            task(1, &["000001-000001.spill"]),
+            task(0, &["000000-000001.spill"]),
+            Line::Forget { task: 1 },
+            task(2, &["000002-000001.spill", "000002-000002.spill"]),
+            task(1, &["000001-000001.spill"]),
+            pass(1, "merged-000001-000001.spill", position("g", &[0, 300])),
+            pass(1, "merged-000001-000002.spill", None),
+            merge("merged-000001.sst", position("o", &[600, 0, 77])),
+            merge("merged-000002.sst", None),
+            Line::Built {},
+            Line::Scan { of: Scan::Staging, cuts: vec![Hex(b"m".to_vec())] },
+            tile(Scan::Staging, 1),
+            tile(Scan::Staging, 0),
+            Line::Scan { of: Scan::Source, cuts: vec![Hex(Vec::new())] },
+            tile(Scan::Source, 0),
+        ]
+    }
+
+    fn bytes(lines: &[Line]) -> Vec<u8> {
+        lines.iter().flat_map(Line::to_bytes).collect()
+    }
+
+    /// What the first so many lines say.
+    fn states() -> Vec<Recorded> {
+        let lines = lines();
+        let state = |count: usize| Recorded::read(&bytes(&lines[..count]), conversion()).unwrap().0;
+        (1..=lines.len()).map(state).collect()
+    }
+
+    #[test]
+    fn the_format_never_changes() {
+        let golden = include_str!("../../tests/golden/PROGRESS-1.txt");
+        assert_eq!(String::from_utf8(bytes(&lines())).unwrap(), golden, "a change of the format is another format");
+        let (recorded, len) = Recorded::read(golden.as_bytes(), conversion()).unwrap();
+        assert_eq!((len, &recorded), (golden.len(), states().last().unwrap()));
+        assert!(recorded.is_rewritten() && recorded.built && recorded.spills().is_empty());
+        assert_eq!(recorded.files().count(), 5);
+        assert_eq!(recorded.scans[&Scan::Staging].read.len(), 2);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_the_state_before_it() {
+        let (all, states) = (bytes(&lines()), states());
+        for len in 0..=all.len() {
+            let whole = all[..len].iter().filter(|&&byte| byte == b'\n').count();
+            let read = Recorded::read(&all[..len], conversion());
+            match whole {
+                0 => assert_eq!(read, None, "{len}"),
+                _ => {
+                    let counted = all[..len].iter().rposition(|&byte| byte == b'\n').unwrap() + 1;
+                    assert_eq!(read, Some((states[whole - 1].clone(), counted)), "{len}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_bit_is_flipped_what_counts_was_once_so() {
+        let (all, states) = (bytes(&lines()), states());
+        let mut nothing = 0;
+        for bit in 0..all.len() * 8 {
+            let mut flipped = all.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            match Recorded::read(&flipped, conversion()) {
+                None => nothing += 1,
+                Some((recorded, len)) => {
+                    assert!(states[..states.len() - 1].contains(&recorded), "bit {bit}");
+                    assert!(len <= bit / 8 && all.starts_with(&flipped[..len]), "bit {bit}");
+                }
+            }
+        }
+        assert!(nothing > all.len() * 7, "only the last line can be torn: {nothing} of {}", all.len() * 8);
+    }
+
+    /// With a checksum that fits, a line that says something else is refused, or it says what another file could say.
+    #[test]
+    fn lines_that_do_not_follow_from_those_before_are_refused() {
+        let lines = lines();
+        for index in 0..lines.len() {
+            let mut twice = lines.clone();
+            twice.insert(index, lines[index].clone());
+            assert_eq!(Recorded::read(&bytes(&twice), conversion()), None, "line {index} twice");
+            let mut without = lines.clone();
+            without.remove(index);
+            let last = index == lines.len() - 1;
+            // A tile more or less, or a part of a merge but the last one, makes another file that could be.
+            let could_be = matches!(lines[index], Line::Tile(_)) || [7, 9].contains(&index);
+            assert_eq!(
+                Recorded::read(&bytes(&without), conversion()).is_some(),
+                last || could_be,
+                "without line {index}"
+            );
+        }
+        assert_eq!(Recorded::read(&bytes(&lines), Uuid::nil()), None, "of another conversion");
+        let later = Line::Begin { format: PROGRESS_FORMAT + 1, conversion: conversion() };
+        assert_eq!(Recorded::read(&[later.to_bytes(), bytes(&lines[1..])].concat(), conversion()), None);
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        for name in ["../x.sst", "a/b.sst", "/x.sst", ".sst", "x", "", "x.sst\0", "..sst"] {
+            let mut recorded = states()[1].clone();
+            let mut line = task(0, &[]);
+            let Line::Task(task) = &mut line else { panic!() };
+            task.files[0].name = name.into();
+            assert_eq!(recorded.add(line), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn hexadecimal_digits_are_read_strictly() {
+        assert_eq!(serde_json::to_string(&Hex(vec![0, 0x0f, 0xff])).unwrap(), "\"000fff\"");
+        assert_eq!(serde_json::from_str::<Hex>("\"000fff\"").unwrap(), Hex(vec![0, 0x0f, 0xff]));
+        for wrong in ["\"0\"", "\"0F\"", "\"0g\"", "\"+1\"", "\" 0\""] {
+            assert!(serde_json::from_str::<Hex>(wrong).is_err(), "{wrong}");
+        }
     }
 }
