@@ -84,7 +84,7 @@ impl<'j> Merge<'j> {
             }
             part.bytes += head.bytes();
             untold += head.bytes();
-            if tell && untold >= super::rewrite::PACE_BYTES {
+            if tell && untold >= super::progress::PACE_BYTES {
                 self.progress.advance(std::mem::take(&mut untold), 0);
             }
             placer.put(head.key, head.value)

@@ -33,6 +33,7 @@ mod heads;
 #[cfg(test)]
 mod hostile_tests;
 mod ingest;
+mod internal;
 mod merge;
 #[cfg(test)]
 mod model_tests;
@@ -42,6 +43,7 @@ mod placer;
 mod preflight;
 mod progress;
 mod record;
+mod report;
 mod resume;
 mod rewrite;
 mod runs;
@@ -54,11 +56,14 @@ mod verify;
 pub use digest::{Content, Digest};
 pub(crate) use preflight::require_wal_inside;
 pub use progress::{Phase, Progress, ProgressCallback, Reporter};
+pub use report::{Plan, Report};
 pub use tuning::Tuning;
 pub(crate) use verify::{scan, scan_internal_user};
 
 use ingest::ingest;
+use internal::copy_internal;
 use record::Scan;
+use report::{report, report_of_sealed};
 use resume::{Left, Recorder};
 use rewrite::{Rewrite, Rewritten, rewrite_tuned, sorts_on_disk};
 use verify::{Cuts, scan_recorded};
@@ -67,13 +72,12 @@ use crate::attachment::{self, Attachment};
 use crate::encoding::{Comparator, EncodingId, KeyEncoding};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::tree_size;
-use crate::layout::{INTERNAL_IDENTITY, INTERNAL_INGEST};
+use crate::layout::INTERNAL_IDENTITY;
 use crate::marker::{MARKER_FORMAT, Marker, Origin, OriginKind, Sealed};
 use crate::place::journal::{self, Journal, Keep, Kind, Verify};
 use crate::place::{self, Built, Place, Rest};
-use crate::rocks::{Database, Durability, Family, Settings, WalRecovery, WriteBatch};
+use crate::rocks::{Database, Durability, Family, Settings, WalRecovery};
 use crate::trap::trap;
-use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
 use uuid::Uuid;
@@ -100,53 +104,6 @@ pub struct Conversion<'a> {
     pub reporter: &'a Reporter,
     /// How the work is divided.
     pub tuning: Tuning,
-}
-
-/// What a conversion did. Bytes and entries are those of the whole of it, whichever attempt did them; of one that had
-/// nothing left to do but the swap, no bytes are known.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
-    /// The old encoding.
-    pub from: String,
-    /// The new encoding.
-    pub to: String,
-    /// Entries of the caller's family.
-    pub entries: u64,
-    /// Their digest, the same in every encoding.
-    pub digest: String,
-    /// Bytes of keys and values read.
-    pub bytes_read: u64,
-    /// Bytes of SST files written.
-    pub bytes_written: u64,
-    /// Bytes written to spill files and read back, for what had to be sorted on disk.
-    pub bytes_spilled: u64,
-    /// How long it took.
-    pub seconds: f64,
-    /// Entries that came too late for their run and took the slower way.
-    pub overflow_entries: u64,
-    /// Whether work of an interrupted attempt was taken over. Keeping and verifying were as that one was told, then.
-    pub resumed: bool,
-    /// How it was verified.
-    pub verify: Verify,
-    /// Whether verification read from the device (past the page cache).
-    pub verified_from_device: bool,
-}
-
-/// What a conversion would do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Plan {
-    /// The old encoding.
-    pub from: String,
-    /// The new encoding.
-    pub to: String,
-    /// Entries, as RocksDB estimates them.
-    pub entries_estimate: u64,
-    /// Bytes of the live directory.
-    pub live_bytes: u64,
-    /// Bytes that must be free.
-    pub needed_bytes: u64,
-    /// Bytes that are free.
-    pub free_bytes: u64,
 }
 
 /// Everything that was opened, locked and set aside before the first effect.
@@ -478,31 +435,6 @@ fn staging_database(place: &Place, rewrite: &Rewrite<'_>, output: &Rewritten, se
     Database::create(staging, settings)
 }
 
-fn report(job: &Conversion<'_>, output: &Rewritten, resumed: bool, verified_from_device: bool) -> Report {
-    Report {
-        from: EncodingId::of(&*job.from).to_string(),
-        to: EncodingId::of(&*job.to).to_string(),
-        entries: output.entries,
-        digest: output.digest.to_string(),
-        bytes_read: output.bytes_read,
-        bytes_written: output.bytes_written,
-        bytes_spilled: output.bytes_spilled,
-        seconds: 0.0,
-        overflow_entries: output.overflow_entries,
-        resumed,
-        verify: job.verify,
-        verified_from_device,
-    }
-}
-
-fn report_of_sealed(job: &Conversion<'_>, marker: &Marker) -> Report {
-    let sealed = marker.sealed.as_ref();
-    let entries = sealed.map_or(0, |sealed| sealed.entries);
-    let digest = sealed.map_or_else(String::new, |sealed| sealed.digest.clone());
-    let nothing = Rewritten { entries, ..Rewritten::default() };
-    Report { digest, ..report(job, &nothing, true, false) }
-}
-
 fn new_marker(job: &Conversion<'_>, journal: &Journal) -> Marker {
     Marker {
         format: MARKER_FORMAT,
@@ -513,32 +445,6 @@ fn new_marker(job: &Conversion<'_>, journal: &Journal) -> Marker {
         sealed_sequence: 0,
         sealed: None,
     }
-}
-
-/// Bytes of a batch of internal records.
-const INTERNAL_BATCH_BYTES: usize = 1 << 20;
-
-/// Copies the internal family as it is, but for the identity, which is the new database's own, and the last load, which
-/// is the old log's.
-fn copy_internal(source: &Database, target: &Database) -> Result<()> {
-    if !source.has_internal() {
-        return Ok(());
-    }
-    let mut cursor = source.cursor(Family::Internal, false)?;
-    cursor.seek_first()?;
-    let (mut batch, mut bytes) = (WriteBatch::new(), 0);
-    while let Some((key, value)) = cursor.entry() {
-        if key != INTERNAL_IDENTITY && key != INTERNAL_INGEST {
-            batch.put(target, Family::Internal, key, value)?;
-            bytes += key.len() + value.len();
-        }
-        if bytes >= INTERNAL_BATCH_BYTES {
-            target.write(std::mem::take(&mut batch), Durability::Buffered)?;
-            bytes = 0;
-        }
-        cursor.next()?;
-    }
-    target.write(batch, Durability::Buffered)
 }
 
 /// Opens staging read only, past the page cache where the file system allows it. Says whether it did.

@@ -8,7 +8,7 @@ use super::merge::Merge;
 use super::output::{FileMaker, OutputFile};
 use super::parallel::{Stop, in_parallel};
 use super::placer::separate;
-use super::progress::{Phase, Reporter};
+use super::progress::{PACE_BYTES, Phase, Reporter};
 use super::record::{ContentLine, FileLine, SpillLine, TaskLine};
 use super::resume::Recorder;
 use super::runs::{Limits, Runs, Written};
@@ -80,8 +80,6 @@ const TASKS_PER_THREAD: u64 = 8;
 const ENTRIES_PER_LATE: u64 = 20;
 /// How many keys an error names that the target cannot carry.
 const NAMED_KEYS: usize = 10;
-/// Progress is told, and the end of another thread noticed, after about so many bytes.
-pub(super) const PACE_BYTES: u64 = 256 << 10;
 /// What a file that is being written takes.
 const OPEN_FILE_BYTES: usize = 4 << 20;
 

@@ -3,7 +3,7 @@
 use super::codec::Decoder;
 use super::digest::Content;
 use super::parallel::{Stop, in_parallel};
-use super::progress::{Phase, Reporter};
+use super::progress::{PACE_BYTES, Phase, Reporter};
 use super::record::{ContentLine, Scan, TileLine, Tiles};
 use super::resume::Recorder;
 use super::source::Line;
@@ -42,8 +42,6 @@ impl Cuts {
 
 /// A database smaller than the one is one tile, and a tile is at most as large as the other, in bytes of SST files.
 pub(super) const TILE_BYTES: (u64, u64) = (4 << 20, 128 << 20);
-/// Progress is told, and the end of another thread noticed, after about so many bytes.
-const PACE_BYTES: u64 = 256 << 10;
 
 /// Counts and digests all of the caller's entries; every key must decode, strictly.
 ///

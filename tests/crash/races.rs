@@ -124,10 +124,8 @@ fn run(race: &Race, start: &Start, racers: &mut Racers) -> Result<Tally, String>
     racers.run(race, room);
     let log = Log::open(room);
     let open = |wanted: Option<String>| Deed::Open { wanted, keep: Keep::No, create: false, writes: 1, hold_micros: 0 };
-    let mut last = AFTERWARDS;
-    for wanted in [race.asked_for_afterwards.clone(), None] {
+    for (last, wanted) in (AFTERWARDS..).zip([race.asked_for_afterwards.clone(), None]) {
         attempt_once(room, &log, last, &open(wanted));
-        last += 1;
     }
     let lines = Log::read(room);
     let judged = judge(&lines, &start.states).and_then(|(states, tally)| {

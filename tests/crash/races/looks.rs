@@ -51,6 +51,7 @@ fn overtaken(trap: &str, keep: Keep, allowed: &[(&str, &str)]) -> usize {
     let before = common::scratch();
     common::make(&database(before.path()), Arc::new(Natural), &sample(20));
     let mut moments = 0;
+    #[allow(clippy::explicit_counter_loop)] // It counts what was overtaken, which ends the loop.
     for nth in (0..).step_by(scale(6, 1)) {
         let directory = common::scratch();
         common::copy_tree(before.path(), directory.path());
