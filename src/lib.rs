@@ -52,6 +52,11 @@ mod error;
 mod fs;
 mod layout;
 mod lock;
+/// The log backup.
+#[cfg(any(test, feature = "log-backup", feature = "traps"))]
+mod log_backup {
+    pub mod frames;
+}
 mod marker;
 mod place;
 mod rocks;
@@ -75,6 +80,7 @@ pub mod testing {
         Access, EIO, ENOSPC, Fault, FaultyVfs, FileKind, Operation, RealVfs, RecordingVfs, Space, Stat, Vfs,
     };
     pub use crate::layout::Layout;
+    pub use crate::log_backup::frames;
     pub use crate::place::{decide, journal};
     pub use crate::rocks::{Database, Family, Settings, batch_decoder, wal};
     pub use crate::trap::{Trap, TrapAction, TrapPlan};
