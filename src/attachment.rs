@@ -77,7 +77,10 @@ pub enum LoadState {
         after: u64,
     },
     /// Nothing of it is in.
-    Failed,
+    Failed {
+        /// The last sequence number before the record that says so.
+        after: u64,
+    },
 }
 
 /// A bulk load into an attached database. The record `e/ingest` is written when it begins, after its files are durable in
@@ -151,8 +154,8 @@ impl Load {
     #[cfg(any(test, feature = "log-backup", feature = "traps"))]
     pub fn explains(&self, expected: u64, found: u64) -> bool {
         let after = match self.state {
-            LoadState::Done { after } => after,
-            LoadState::Begun | LoadState::Failed => return false,
+            LoadState::Done { after } | LoadState::Failed { after } => after,
+            LoadState::Begun => return false,
         };
         self.sequence.checked_add(1) == Some(expected) && after.checked_add(1) == Some(found)
     }

@@ -79,6 +79,8 @@ pub mod testing {
         Vfs,
     };
     pub use crate::layout::Layout;
+    #[cfg(feature = "log-backup")]
+    pub use crate::log_backup::frames;
     pub use crate::place::{decide, journal};
     pub use crate::rocks::{Database, Family, Settings, batch_decoder, wal};
     pub use crate::trap::{Trap, TrapAction, TrapPlan};

@@ -169,7 +169,7 @@ impl Loading<'_> {
         trap!(self.vfs, LoadIntended);
         let taken = self.name(&unnamed, &named).and_then(|()| self.database.ingest(files));
         if let Err(error) = taken {
-            load.state = LoadState::Failed;
+            load.state = LoadState::Failed { after: self.database.last_sequence() };
             self.note(&alone, &load)?;
             alone.end();
             forget(self.vfs, &named);
@@ -222,7 +222,8 @@ impl Loading<'_> {
         if let Some(load) = last.as_ref().filter(|load| load.state == LoadState::Begun) {
             self.repeat(load)?;
         }
-        let failed = last.filter(|load| load.state == LoadState::Failed).map(|load| load.group.to_string());
+        let failed =
+            last.filter(|load| matches!(load.state, LoadState::Failed { .. })).map(|load| load.group.to_string());
         for name in self.vfs.list(&self.folders())? {
             if name.ends_with(TEMPORARY_SUFFIX) || failed.as_ref() == Some(&name) {
                 forget(self.vfs, &self.folders().join(name));

@@ -18,6 +18,7 @@ mod commit_tests;
 pub mod doom;
 #[cfg(any(test, feature = "traps"))]
 pub mod fault_store;
+pub mod frames;
 pub mod group;
 pub mod head;
 mod local;

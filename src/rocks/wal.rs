@@ -308,6 +308,20 @@ impl WalReader {
     /// `Corrupt`: damage, with the file and the place in it; `Unsupported`: the log is written in a way that is not read
     /// here; `Io`. The reader stays where it is.
     pub fn next(&mut self, vfs: &dyn Vfs, noted: impl FnOnce(&Jump<'_>) -> bool) -> Result<Next<'_>> {
+        self.next_within(vfs, SEQUENCE_MAX, noted)
+    }
+
+    /// As [`WalReader::next`], but a record that does not end at or before the sequence number `limit` is not there yet: it
+    /// may not be durable.
+    ///
+    /// # Errors
+    /// As [`WalReader::next`].
+    pub fn next_within(
+        &mut self,
+        vfs: &dyn Vfs,
+        limit: u64,
+        noted: impl FnOnce(&Jump<'_>) -> bool,
+    ) -> Result<Next<'_>> {
         let (found, end) = loop {
             match self.raw(vfs)? {
                 Raw::Record { found, end } => break (found, end),
@@ -327,6 +341,9 @@ impl WalReader {
         let Some((sequence, count)) = batch_header(self.bytes(&found)) else {
             return Err(self.damaged(self.at, "a record that is no write batch"));
         };
+        if sequence + u64::from(count) > limit.saturating_add(1) {
+            return Ok(Next::End { torn: false });
+        }
         let end = Position { offset: end, ..self.at };
         let expected = self.expected.unwrap_or(sequence);
         if sequence != expected {
