@@ -249,7 +249,7 @@ pub fn convert(place: &mut Place, job: &Conversion<'_>, interrupted: Option<&Jou
             (None, false) => Keep::No,
         };
         let verify = journal.verify;
-        if (job.keep != Keep::No, job.verify) != (journal.keep, verify) {
+        if (job.keep == Keep::No) == journal.keep || job.verify != verify {
             let path = place.layout.live.display();
             tracing::warn!(%path, ?keep, ?verify, "gone on with as it was begun, whatever was asked for now");
         }

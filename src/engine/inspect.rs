@@ -168,7 +168,9 @@ fn next_action(action: Action, sight: &Sight) -> String {
         Action::Absent => "say that there is no database (or create one, if asked)",
         Action::Open if sight.marker.is_none() => "refuse to write; convert if an encoding is named",
         Action::Open => "open it",
-        Action::Keep => "open it; the unfinished conversion is started again or dropped",
+        Action::Keep => {
+            "open it; the unfinished conversion goes on if its encoding is asked for, and is dropped if not"
+        }
         Action::OpenThenSweep => "open it, then remove what the finished change left",
         Action::Drop => "remove the unfinished staging directory, then open what is live",
         Action::DiscardOlder => "go on with the swap: the database that was kept before is removed",
