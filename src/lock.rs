@@ -10,6 +10,7 @@ use crate::fs::{FileKind, Vfs};
 use crate::layout::{Layout, ROCKSDB_LOCK};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -83,29 +84,39 @@ fn inform(file: &mut File) {
 /// could write to a source while it is read.
 ///
 /// RocksDB takes a POSIX lock, which keeps nobody out of the process that has it, and dies when that process closes *any*
-/// descriptor of the file. Ours is the lock of an open file description: it keeps RocksDB out in this process as well.
-/// Where this process has the database open with RocksDB, its `LOCK` is not even opened.
+/// descriptor of the file. Ours is the lock of an open file description: it keeps RocksDB out in this process as well, and
+/// while it is held no other lock is there that closing the file could take away.
 #[derive(Debug)]
 pub struct RocksLock {
     _file: File,
+}
+
+/// Files that somebody else had locked. If that is RocksDB in this process, closing them would free its lock: so they stay
+/// open, and are used again.
+static FOUND_LOCKED: Mutex<Vec<File>> = Mutex::new(Vec::new());
+
+fn found_locked_before(path: &Path) -> Option<File> {
+    let named = std::fs::symlink_metadata(path).ok()?;
+    let is_it = |file: &File| file.metadata().is_ok_and(|it| (it.dev(), it.ino()) == (named.dev(), named.ino()));
+    let mut files = FOUND_LOCKED.lock();
+    let at = files.iter().position(is_it)?;
+    Some(files.swap_remove(at))
 }
 
 impl RocksLock {
     /// Takes the lock of the RocksDB directory at `path`, without waiting.
     ///
     /// # Errors
-    /// `Locked` if another process has the database open, or this one without us. An empty `LOCK` may have been made.
+    /// `Locked` if another process, or this one, has the database open with RocksDB. An empty `LOCK` may have been made.
     pub fn acquire(path: &Path) -> Result<Self> {
         let step = "take RocksDB's lock";
         let path = path.join(ROCKSDB_LOCK);
-        if held_by_this_process(&path) {
-            let message = "this process has the database open with RocksDB itself; close that first";
-            return Err(Error::new(ErrorKind::Locked, step, message).at(path));
-        }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|error| Error::io(step, &path, error.into()))?;
-        let file = File::from(file);
+        let open = || rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR).map(File::from);
+        let file = match found_locked_before(&path) {
+            Some(file) => file,
+            None => open().map_err(|error| Error::io(step, &path, error.into()))?,
+        };
         // All of the file, as RocksDB does it.
         let whole = nix::libc::flock {
             l_type: nix::libc::F_WRLCK as _,
@@ -114,14 +125,18 @@ impl RocksLock {
             l_len: 0,
             l_pid: 0,
         };
-        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole)) {
-            Ok(_) => Ok(RocksLock { _file: file }),
-            Err(Errno::EAGAIN | Errno::EACCES) => {
-                let message = "another process has the database open with RocksDB; stop it first";
-                Err(Error::new(ErrorKind::Locked, step, message).at(path))
-            }
-            Err(error) => Err(Error::io(step, &path, error.into())),
+        let taken = fcntl(&file, FcntlArg::F_OFD_SETLK(&whole));
+        if taken.is_err() {
+            FOUND_LOCKED.lock().push(file);
+            return Err(match taken {
+                Err(error) if !matches!(error, Errno::EAGAIN | Errno::EACCES) => Error::io(step, &path, error.into()),
+                _ => {
+                    let message = "another process, or this one, has the database open with RocksDB; close it first";
+                    Error::new(ErrorKind::Locked, step, message).at(path)
+                }
+            });
         }
+        Ok(RocksLock { _file: file })
     }
 }
 
@@ -155,21 +170,6 @@ impl DirectoryLock {
         file.lock().map_err(|error| Error::io(step, path, error))?;
         Ok(DirectoryLock { file })
     }
-}
-
-/// Whether this process has a POSIX lock on the file, as the kernel lists them. Where it lists none that we can find,
-/// nothing is known, and `false`.
-fn held_by_this_process(path: &Path) -> bool {
-    let (Ok(file), Ok(locks)) = (std::fs::symlink_metadata(path), std::fs::read_to_string("/proc/locks")) else {
-        return false;
-    };
-    let device = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
-    let (pid, inode) = (std::process::id().to_string(), format!("{:02x}:{:02x}:{}", device.0, device.1, file.ino()));
-    // `1: POSIX  ADVISORY  WRITE 4711 fd:00:1234 0 EOF`
-    locks.lines().any(|line| {
-        let words: Vec<_> = line.split_ascii_whitespace().skip(1).take(5).collect();
-        words.first() == Some(&"POSIX") && words.get(3) == Some(&&*pid) && words.get(4) == Some(&&*inode)
-    })
 }
 
 #[cfg(test)]
@@ -209,9 +209,10 @@ mod tests {
         let theirs = File::create(&path).unwrap();
         let as_rocksdb = |file: &File| rustix::fs::fcntl_lock(file, FlockOperation::NonBlockingLockExclusive);
         as_rocksdb(&theirs).unwrap();
-        for _ in 0..2 {
+        // Had the first attempt closed the file, the lock would be gone for the second.
+        for _ in 0..3 {
             let error = RocksLock::acquire(directory.path()).unwrap_err();
-            assert!(error.kind() == ErrorKind::Locked && error.message().contains("this process"), "{error:?}");
+            assert_eq!(error.kind(), ErrorKind::Locked, "{error:?}");
         }
         drop(theirs);
         let held = RocksLock::acquire(directory.path()).unwrap();
@@ -219,6 +220,7 @@ mod tests {
         as_rocksdb(&theirs).unwrap_err();
         drop(held);
         as_rocksdb(&theirs).unwrap();
+        assert!(RocksLock::acquire(directory.path()).is_err());
     }
 
     #[test]
