@@ -127,7 +127,7 @@ torture: setup ## every check of crash safety at its large size; draws target/to
 bench: bench-conversion ## the benchmarks of benches/, on this machine, as ratios
 
 # A part of it: make bench-conversion BENCH='--size small --only none,compaction --rounds 3'
-bench-conversion: setup ## conversions against puts and compaction (half an hour, 20 GB); target/bench/conversion.json
+bench-conversion: setup ## conversions against puts and compaction; target/bench/conversion.json
 	cargo bench --locked --bench conversion -- $(BENCH)
 
 bench-report: setup ## draws target/bench/report.html from what bench-conversion has measured
