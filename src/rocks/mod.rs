@@ -25,8 +25,9 @@ mod wal_tests;
 mod write;
 
 pub use cursor::{Cursor, Snapshot};
-pub use database::{Database, Family, LiveFile, PinnedValue, Stats};
+pub use database::{Database, Family, PinnedValue};
 pub use describe::describe;
+pub use figures::{LiveFile, Stats};
 pub use settings::{Compression, Settings, SharedMemory, WalRecovery};
 pub use sst::{SstOptions, SstWriter};
 pub use write::{Durability, WriteBatch};
