@@ -94,12 +94,6 @@ fn runs_pay(from: Order, to: Order) -> bool {
     into_levels || matches!((from, to), (Order::Natural | Order::Levels, Order::Natural))
 }
 
-/// Threads for so many cores: while one waits until a file is on the disk, another one works. Whoever asked for one thread
-/// gets one.
-fn workers(threads: usize) -> usize {
-    if threads > 1 { threads + 1 } else { 1 }
-}
-
 /// Reads all of the source, decodes and encodes every key, and writes SST files into staging.
 ///
 /// Every key is proved to come back from its encoded form, and every row of the source to be the one encoded form of
@@ -141,7 +135,7 @@ pub(super) fn rewrite_tuned(job: &Rewrite<'_>, tuning: &Tuning) -> Result<Rewrit
     let mut work = Work {
         job: *job,
         tuning: *tuning,
-        threads: workers(threads).min(plan.len()),
+        threads: threads.min(plan.len()),
         swap: Swap::between(orders.0, orders.1),
         by_level: orders.1 == Order::Levels,
         options: SstOptions::new(job.settings),
