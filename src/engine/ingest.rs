@@ -214,13 +214,18 @@ impl Loading<'_> {
     }
 
     /// Repeats a load that a crash has interrupted, and removes what the log does not know of. Nobody else may load.
-    pub(super) fn finish(&self) -> Result<()> {
-        if self.vfs.stat(&self.folders())?.is_none() {
+    /// `in_log`: the log tells of loads, so one that it calls begun is missed also where no folder is left of it.
+    pub(super) fn finish(&self, in_log: bool) -> Result<()> {
+        let folders = self.vfs.stat(&self.folders())?.is_some();
+        if !folders && !in_log {
             return Ok(());
         }
         let last = Load::last(self.database)?;
         if let Some(load) = last.as_ref().filter(|load| load.state == LoadState::Begun) {
             self.repeat(load)?;
+        }
+        if !folders {
+            return Ok(());
         }
         let failed =
             last.filter(|load| matches!(load.state, LoadState::Failed { .. })).map(|load| load.group.to_string());
@@ -283,8 +288,8 @@ impl Engine {
     /// it would be repeated on top of what was written since.
     pub(super) fn finish_load(&self) -> Result<()> {
         match &self.inner.attached {
-            Some(attached) => self.inner.loading(attached).finish(),
-            None => self.inner.loading(&Attached::new(None)).finish(),
+            Some(attached) => self.inner.loading(attached).finish(true),
+            None => self.inner.loading(&Attached::new(None)).finish(false),
         }
     }
 }

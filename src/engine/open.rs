@@ -217,7 +217,7 @@ fn finish_load(place: &Place, options: &Options, now: &Settled) -> Result<()> {
     place::check_identity(&database, marker)?;
     super::ingest::sweep(&*place.vfs, &place.layout);
     let attached = Attached::new(options.hooks.clone());
-    Loading { vfs: &*place.vfs, live, database: &database, attached: &attached }.finish()?;
+    Loading { vfs: &*place.vfs, live, database: &database, attached: &attached }.finish(false)?;
     database.close()
 }
 

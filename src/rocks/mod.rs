@@ -55,6 +55,8 @@ fn error(step: &'static str, path: &Path, source: rocksdb::Error) -> Error {
         Rocks::NotFound => ErrorKind::NotFound,
         Rocks::InvalidArgument if text.contains("does not match existing comparator") => ErrorKind::Refused,
         Rocks::InvalidArgument if text.contains("Column families not opened") => ErrorKind::Refused,
+        // The same the other way round: one that we need is not there.
+        Rocks::InvalidArgument if text.contains("Column family not found") => ErrorKind::Refused,
         Rocks::InvalidArgument => ErrorKind::InvalidArgument,
         Rocks::NotSupported => ErrorKind::Unsupported,
         Rocks::IOError if is_held_lock(&text) => ErrorKind::Locked,

@@ -162,7 +162,7 @@ pub fn of(content: Content) -> Vec<Scenario> {
         scenario(
             "go on with a conversion",
             interrupted,
-            |directory, options| convert_to(Hierarchical)(directory, in_pieces(options)),
+            |directory, options| convert_to(Hierarchical)(directory, in_pieces(options, 1 << 20)),
             same,
         ),
         scenario(
@@ -239,14 +239,14 @@ pub fn named(name: &str) -> Scenario {
     all().into_iter().find(|scenario| scenario.name == name).expect("a scenario of that name")
 }
 
-/// Everything in pieces of the least size, one after the other.
-fn in_pieces(options: Options) -> Options {
+/// Everything in small pieces, one after the other. With less than `small_bytes` a level goes through spill files.
+fn in_pieces(options: Options, small_bytes: usize) -> Options {
     let tuning = Tuning {
         task_bytes: (1, 1),
-        small_bytes: 1 << 10,
+        small_bytes,
         part_bytes: 1 << 10,
         ingest_files: 1,
-        tile_bytes: (1, 1),
+        tile_bytes: (16 << 10, 16 << 10),
         ..Tuning::default()
     };
     options.parallelism(1).memory_bytes(64 << 10).tuning(tuning)
@@ -268,7 +268,9 @@ fn interrupted(directory: &Path, content: &Content) {
     attach(&path);
     let file = elsewhere.path().join("pause");
     let plan = TrapPlan::parse(&format!("progress-line-after@1=pause:{}", file.display())).unwrap();
-    let wanted = in_pieces(options().vfs(Arc::new(RealVfs::with_traps(Arc::new(plan)))).encoding(Hierarchical));
+    let options = options().vfs(Arc::new(RealVfs::with_traps(Arc::new(plan)))).encoding(Hierarchical);
+    // Its first task ends with files, those that come later with spill files.
+    let wanted = in_pieces(options, 1);
     let converting = std::thread::spawn(move || Engine::open(&path, wanted));
     while !file.exists() {
         assert!(!converting.is_finished(), "{:?}", converting.join().unwrap().err());

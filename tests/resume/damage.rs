@@ -123,7 +123,9 @@ fn a_progress_file_of_another_conversion_or_version_or_no_file_at_all() {
 
 fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<PathBuf> = entries.filter(|path| path.to_str().unwrap().ends_with(end)).collect();
+    // One that was just begun holds nothing yet.
+    let filled = |path: &PathBuf| path.to_str().unwrap().ends_with(end) && path.metadata().unwrap().len() > 0;
+    let mut files: Vec<PathBuf> = entries.filter(filled).collect();
     files.sort();
     files
 }

@@ -34,6 +34,8 @@ pub struct State {
     pub database: Option<Database>,
     /// An interrupted change waits for an attempt that brings the place to rest.
     pub unsettled: bool,
+    /// What a reader may see until then: live as that change has not replaced it yet. A reader decides nothing.
+    pub readable: Vec<Database>,
 }
 
 /// How an attempt may end (`None`: well), and what is there then.
@@ -41,7 +43,7 @@ type End = (Option<&'static str>, State);
 
 impl State {
     fn with(&self, database: Option<Database>) -> State {
-        State { database, unsettled: false }
+        State { database, unsettled: false, readable: Vec::new() }
     }
 
     fn new_database(&self, wanted: Option<&String>) -> State {
@@ -307,7 +309,12 @@ fn step(states: &[State], account: &Account, with_rocksdb: bool) -> Vec<State> {
     let cut_short = account.ended.is_none();
     for state in states {
         let mut ends = state.after(&account.deed);
-        let unsettled = |state: &State| State { unsettled: true, ..state.clone() };
+        let unsettled = |next: &State| {
+            let mut readable = state.readable.clone();
+            readable.extend(state.database.clone());
+            State { unsettled: true, readable, ..next.clone() }
+        };
+        let reads = matches!(account.deed, Deed::Read | Deed::Digest);
         let disturbed = DISTURBED.into_iter().find(|kind| with_rocksdb && account.kind() == Some(kind));
         if let Some(kind) = disturbed {
             ends = ends.iter().map(|(_, state)| (Some(kind), unsettled(state))).collect();
@@ -319,7 +326,8 @@ fn step(states: &[State], account: &Account, with_rocksdb: bool) -> Vec<State> {
             ends.extend(account.saw.is_none().then(|| (None, unsettled(state))));
         }
         for (kind, mut next) in ends {
-            if kind != account.kind() && !cut_short || !fits(&next, account) {
+            let seen = next.database.iter().chain(next.readable.iter().filter(|_| reads && next.unsettled));
+            if kind != account.kind() && !cut_short || !fits(seen, account) {
                 continue;
             }
             if let Some(database) = &mut next.database {
@@ -340,10 +348,10 @@ fn step(states: &[State], account: &Account, with_rocksdb: bool) -> Vec<State> {
     after
 }
 
-/// Whether the attempt has seen this, if it has seen anything.
-fn fits(state: &State, account: &Account) -> bool {
+/// Whether the attempt has seen one of these, if it has seen anything.
+fn fits<'d>(mut databases: impl Iterator<Item = &'d Database>, account: &Account) -> bool {
     let Some((_, encoding, seen)) = &account.saw else { return true };
-    state.database.as_ref().is_some_and(|database| {
+    databases.any(|database| {
         let expected = Seen::of(&database.content);
         database.encoding == *encoding && (expected.entries, &expected.hash) == (seen.entries, &seen.hash)
     })

@@ -21,10 +21,14 @@ type Kept = Option<(&'static str, Content)>;
 
 fn state(encoding: &str, content: Content, kept: Kept) -> State {
     let kept = kept.map(|(encoding, content)| (encoding.to_owned(), content));
-    State { database: Some(Database { encoding: encoding.to_owned(), content, kept }), unsettled: false }
+    State {
+        database: Some(Database { encoding: encoding.to_owned(), content, kept }),
+        unsettled: false,
+        readable: Vec::new(),
+    }
 }
 
-const NOTHING: State = State { database: None, unsettled: false };
+const NOTHING: State = State { database: None, unsettled: false, readable: Vec::new() };
 
 fn at_rest(scenario: &str, states: Vec<State>) -> Start {
     let directory = scratch();
@@ -41,7 +45,15 @@ fn crashed(scenario: &str, trap: &str, after: State, before: Option<State>) -> S
     start.name = format!("{scenario}, crashed at {}", trap.name());
     start.with_rocksdb = before.is_some();
     start.states.extend(before);
-    start.states.iter_mut().for_each(|state| state.unsettled = true);
+    let databases: Vec<Database> = start.states.iter().filter_map(|state| state.database.clone()).collect();
+    start.states.iter_mut().for_each(|state| (state.unsettled, state.readable) = (true, databases.clone()));
+    start
+}
+
+/// The same, where nothing but a reader can see what was before.
+fn crashed_for_good(scenario: &str, trap: &str, after: State, before: &State) -> Start {
+    let mut start = crashed(scenario, trap, after, None);
+    start.states.iter_mut().for_each(|state| state.readable.extend(before.database.clone()));
     start
 }
 
@@ -69,8 +81,8 @@ pub fn all() -> Vec<Start> {
         convert("sweep-before", &hierarchical, &hierarchical),
         crashed("convert and keep", "live-to-backup-moved", converted_and_kept, None),
         crashed("replace the kept database", "rewrite-before", kept.clone(), None),
-        crashed("replace the kept database", "journal-ready-after", replaced, None),
-        crashed("roll back", "rollback-after", natural.clone(), None),
+        crashed_for_good("replace the kept database", "journal-ready-after", replaced, &kept),
+        crashed_for_good("roll back", "rollback-after", natural.clone(), &kept),
         crashed("roll back", "live-to-staging-moved", natural, None),
         crashed("drop the kept database", "sweep-before", state("hierarchical", later(&before()), None), None),
         crashed("destroy", "to-trash-moved", NOTHING, None),

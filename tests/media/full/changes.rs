@@ -86,7 +86,7 @@ fn prepare(scenario: Scenario, disk: &Disk) -> Prepared {
 }
 
 fn is_conversion(scenario: &Scenario) -> bool {
-    scenario.name.starts_with("convert") || scenario.name.starts_with("replace")
+    ["convert", "replace", "go on"].iter().any(|name| scenario.name.starts_with(name))
 }
 
 /// What a bulk load brings: as much as is there.
