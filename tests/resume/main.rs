@@ -119,7 +119,7 @@ pub fn sandbox(count: usize, value_bytes: usize) -> Sandbox {
 /// Everything small, so that a few megabytes are many tasks, parts and tiles.
 pub fn small() -> Tuning {
     Tuning {
-        task_bytes: (1 << 20, 1 << 20),
+        task_bytes: (1 << 19, 1 << 19),
         file_bytes: 1 << 20,
         small_bytes: 16 << 10,
         part_bytes: 2 << 20,
