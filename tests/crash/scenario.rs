@@ -234,6 +234,18 @@ fn load_states(content: &Content) -> Vec<Content> {
     states
 }
 
+/// Changes that go the way of `convert to hierarchical`, step by step, with another database: in the small size they are
+/// done in part.
+const LIKE_ANOTHER: [&str; 4] =
+    ["convert to natural", "convert a legacy database", "convert and keep", "convert an unsynced source"];
+
+impl Scenario {
+    /// Whether the small size may leave out what it does as another one.
+    pub fn in_part(&self) -> bool {
+        !common::figures::torture() && LIKE_ANOTHER.contains(&self.name)
+    }
+}
+
 /// The scenario of that name, for a child.
 pub fn named(name: &str) -> Scenario {
     all().into_iter().find(|scenario| scenario.name == name).expect("a scenario of that name")

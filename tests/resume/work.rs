@@ -40,7 +40,10 @@ fn killed_at_each_tenth() {
         sandbox.require_whole(encoding, "killed at each tenth");
         let ratio = bytes as f64 / undisturbed.bytes as f64;
         let again = begun - undisturbed.tasks_begun;
-        println!("{encoding}: {lines} lines, {attempts} attempts, {begun} tasks begun of {}, work {ratio:.3}", undisturbed.tasks_begun);
+        println!(
+            "{encoding}: {lines} lines, {attempts} attempts, {begun} tasks begun of {}, work {ratio:.3}",
+            undisturbed.tasks_begun
+        );
         assert!(ratio <= MOST, "{encoding}: all attempts together did {ratio:.3} of the work");
         assert!(again <= (attempts - 1) * orders.threads, "{encoding}: {again} tasks were done again");
         figures = figures

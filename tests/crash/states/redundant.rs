@@ -84,7 +84,6 @@ pub const REDUNDANT: &[Redundant] = &[
     row("rename-over db.converting/* before sync-file *", &[], UNTIL_READY),
     row("rename-over copy.converting/* before sync-file *", &[], "the rename to its name comes after both"),
     row("sync-dir db.converting * before rename-over db.converting/LOG_BACKUP.new *", &[], UNTIL_READY),
-    row("sync-file db.converting/#.sst before remove-dir db.converting/output", &[], UNTIL_READY),
     // How far a conversion has come.
     row("without sync-file db.converting/PROGRESS*", &[], PROGRESS),
     row("without sync-dir db.converting after rename-over db.converting/PROGRESS.new *", &[], PROGRESS),
@@ -96,7 +95,6 @@ pub const REDUNDANT: &[Redundant] = &[
     row("remove-file db.converting/unshipped/* before sync-dir db.converting after rename-over *", &[], PROGRESS),
     row("create db.converting/PROGRESS.new before make-dir db.converting/output", &[], PROGRESS),
     row("create db.converting/output/* before *", &[], PROGRESS),
-    row("append db.converting/output/* before *", &[], PROGRESS),
     row("sync-file db.converting/output/* before *", &[], PROGRESS),
     row("remove-file db.converting/output/* before *", &[], PROGRESS),
     row("db.converting/PROGRESS written in place", &[], PROGRESS),

@@ -133,7 +133,11 @@ fn rooms(prepared: &Prepared, index: usize, block: u64) -> Vec<Room> {
     let main = prepared.scenario.name == MAIN;
     let sizes = sizes(prepared.bytes.max(1 << 20), block);
     // Most of them would be refused by a preflight.
-    let step = every(if prepared.needed.is_some() { 40 } else { 9 });
+    let step = every(match prepared.needed {
+        Some(_) if prepared.scenario.in_part() => 120,
+        Some(_) => 40,
+        None => 9,
+    });
     let mut rooms: Vec<Room> = some(&sizes, index, step).map(|(_, size)| Room::Before(*size)).collect();
     if let Some(needed) = prepared.needed {
         rooms.extend([needed - block, needed + 8 * block].map(Room::Before));
