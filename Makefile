@@ -20,12 +20,11 @@ library    := $(rocksdb)/librocksdb.a
 target     := $(or $(CARGO_TARGET_DIR),target)
 # One set of features for lint, test and tidy, so that they share what is compiled.
 features   := --locked --features cli,traps
-benches    := $(patsubst benches/%.rs,--bench %,$(wildcard benches/*.rs))
 # What has a large size.
 torture    := --test crash --test media --test mutants --test guarantees
 FUZZ_SECONDS ?= 10
 
-.PHONY: help deps setup build demo test check lint fmt clippy deny docs tidy artefact fuzz-smoke torture bench clean FORCE
+.PHONY: help deps setup build demo test check lint fmt clippy deny docs tidy artefact fuzz-smoke torture bench bench-conversion bench-report clean FORCE
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -125,9 +124,14 @@ torture: setup ## every check of crash safety at its large size; draws target/to
 	else cargo test $(features) --no-fail-fast $(torture) || status=$$?; fi; \
 	cargo test $(features) --quiet --test report; echo "$(target)/torture/report.html"; exit $$status
 
-bench: setup ## the benchmarks of benches/, on this machine, as ratios
-	@[ -n "$(benches)" ] || { echo "there are no benchmarks" >&2; exit 1; }
-	cargo bench --locked $(benches)
+bench: bench-conversion ## the benchmarks of benches/, on this machine, as ratios
+
+# A part of it: make bench-conversion BENCH='--size small --only none,compaction --rounds 3'
+bench-conversion: setup ## conversions against puts and compaction; target/bench/conversion.json
+	cargo bench --locked --bench conversion -- $(BENCH)
+
+bench-report: setup ## draws target/bench/report.html from what bench-conversion has measured
+	cargo bench --locked --bench conversion -- --report
 
 clean: ## remove what was built here; the cached RocksDB stays
 	cargo clean

@@ -7,7 +7,8 @@
 use crate::control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, Vfs, write_atomic};
-use crate::layout::{LOG_BACKUP, ROCKSDB_ARCHIVE, TEMPORARY_SUFFIX, UNSHIPPED};
+use crate::layout::{INTERNAL_INGEST, LOG_BACKUP, PENDING_INGEST, ROCKSDB_ARCHIVE, TEMPORARY_SUFFIX, UNSHIPPED};
+use crate::rocks::{Database, Family};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use uuid::Uuid;
@@ -27,6 +28,10 @@ pub enum Cause {
     Install,
     /// It was restored.
     Restore,
+    /// Part of the log was lost before it was shipped.
+    Gap,
+    /// The database turned out to have another history than the log: it was put back to an older copy.
+    Diverged,
 }
 
 /// The timeline that a timeline goes on from.
@@ -55,6 +60,120 @@ pub struct Attachment {
     pub parent: Option<Parent>,
     /// Why it began.
     pub cause: Cause,
+}
+
+/// The version of the format of [`Load`] that this code writes, and the only one that it reads.
+pub const LOAD_FORMAT: u32 = 1;
+
+/// How a bulk load has ended, as the log says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoadState {
+    /// It has not; the next open repeats it.
+    Begun,
+    /// It is in.
+    Done {
+        /// The last sequence number before the record that says so.
+        after: u64,
+    },
+    /// Nothing of it is in.
+    Failed {
+        /// The last sequence number before the record that says so.
+        after: u64,
+    },
+}
+
+/// A bulk load into an attached database. The record `e/ingest` is written when it begins, after its files are durable in
+/// `pending_ingest/`, and again as the very next batch when it has ended: so it has its place in the log, though its
+/// entries are not in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Load {
+    /// [`LOAD_FORMAT`].
+    pub format: u32,
+    /// Its id, and the name of its folder.
+    pub group: Uuid,
+    /// How many files there are: `000000.sst` and so on, in the order of their keys.
+    pub files: u32,
+    /// The sequence number of the record that said that it begins.
+    pub sequence: u64,
+    /// How it has ended.
+    pub state: LoadState,
+}
+
+const LOAD_STEP: &str = "read the record of a bulk load";
+
+impl Load {
+    /// The value of the record.
+    ///
+    /// # Errors
+    /// None that can happen.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        control::encode("write the record of a bulk load", self)
+    }
+
+    /// Reads the value of the record.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unsupported`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        control::decode(LOAD_STEP, bytes, LOAD_FORMAT)
+    }
+
+    /// The last load of a database.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unsupported`, `Io`: it is not known whether a load is to be repeated.
+    pub fn last(database: &Database) -> Result<Option<Self>> {
+        if !database.has_internal() {
+            return Ok(None);
+        }
+        let Some(bytes) = database.get(Family::Internal, INTERNAL_INGEST)? else { return Ok(None) };
+        Load::from_bytes(&bytes).map(Some).map_err(|error| error.at(database.path()))
+    }
+
+    /// What a batch of the log says of a load. `internal` is the id of the internal family there.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unsupported`.
+    #[cfg(any(test, feature = "log-backup", feature = "traps"))]
+    pub fn in_batch(batch: &[u8], internal: u32) -> Result<Option<Self>> {
+        use crate::rocks::batch_decoder::{Batch, Operation};
+        for operation in Batch::new(batch)?.operations() {
+            if let Operation::Put { family, key: INTERNAL_INGEST, value } = operation?
+                && family == internal
+            {
+                return Load::from_bytes(value).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the load explains that the log goes on at `found` where `expected` was to come: it has taken what lies
+    /// between, and nothing else was written meanwhile.
+    #[cfg(any(test, feature = "log-backup", feature = "traps"))]
+    pub fn explains(&self, expected: u64, found: u64) -> bool {
+        let after = match self.state {
+            LoadState::Done { after } | LoadState::Failed { after } => after,
+            LoadState::Begun => return false,
+        };
+        self.sequence.checked_add(1) == Some(expected) && after.checked_add(1) == Some(found)
+    }
+}
+
+/// Makes sure that no load is half-way in: its files are in the old encoding. For preflight; opening the database has
+/// ended it.
+///
+/// # Errors
+/// `Conflict`; those of [`Load::last`]. Nothing was changed.
+pub fn require_no_load(database: &Database) -> Result<()> {
+    match Load::last(database)? {
+        Some(Load { state: LoadState::Begun, .. }) => {
+            let message = "a bulk load was interrupted; open the database once without another encoding";
+            Err(Error::new(ErrorKind::Conflict, "convert", message).at(database.path()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads `LOG_BACKUP` of the database directory `directory`; `None` if it is not attached.
@@ -96,7 +215,8 @@ pub fn require_shipped(vfs: &dyn Vfs, source: &Path) -> Result<()> {
     Err(Error::new(ErrorKind::Conflict, "hand the log over", message).at(earlier))
 }
 
-/// Hands the log over to staging: links every WAL file of the source into staging's `unshipped/` and writes staging's
+/// Hands the log over to staging: links every WAL file of the source, and what was loaded beside the log, into staging's
+/// `unshipped/` and writes staging's
 /// `LOG_BACKUP` for a new timeline. The swap then hands over data and log in one.
 ///
 /// # Errors
@@ -115,6 +235,7 @@ pub fn hand_over(
     if vfs.stat(&archive)?.is_some_and(|stat| stat.kind == FileKind::Directory) {
         link_wal_files(vfs, &archive, &unshipped)?;
     }
+    link_loads(vfs, &source.join(PENDING_INGEST), &unshipped.join(PENDING_INGEST))?;
     vfs.sync_dir(&unshipped)?;
     let successor = Attachment {
         format: ATTACHMENT_FORMAT,
@@ -125,6 +246,24 @@ pub fn hand_over(
         cause: Cause::Conversion,
     };
     write(vfs, staging, &successor)
+}
+
+/// Links the files of the loads that are not shipped. A folder that the log does not know of is left behind.
+fn link_loads(vfs: &dyn Vfs, from: &Path, to: &Path) -> Result<()> {
+    if vfs.stat(from)?.is_none() {
+        return Ok(());
+    }
+    vfs.make_dir(to)?;
+    for group in vfs.list(from)?.iter().filter(|group| !group.ends_with(TEMPORARY_SUFFIX)) {
+        vfs.make_dir(&to.join(group))?;
+        for name in vfs.list(&from.join(group))? {
+            let link = to.join(group).join(&name);
+            vfs.hard_link(&from.join(group).join(&name), &link)?;
+            vfs.sync_file(&link)?;
+        }
+        vfs.sync_dir(&to.join(group))?;
+    }
+    vfs.sync_dir(to)
 }
 
 fn link_wal_files(vfs: &dyn Vfs, from: &Path, to: &Path) -> Result<()> {

@@ -20,13 +20,21 @@ struct FormatOnly {
 /// # Errors
 /// `InvalidArgument` if it would be too long.
 pub fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>> {
+    encode_within(what, value, BYTES_MAX)
+}
+
+/// As [`encode`], for what may be longer or must be shorter.
+///
+/// # Errors
+/// `InvalidArgument` if it would be over `bytes_max` long.
+pub fn encode_within<T: Serialize>(what: &'static str, value: &T, bytes_max: u64) -> Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec(value)
         .map_err(|error| Error::new(ErrorKind::InvalidArgument, what, error.to_string()).because(error))?;
     bytes.push(b'\n');
     let checksum = format!("{:08x}\n", crc32fast::hash(&bytes));
     bytes.extend_from_slice(checksum.as_bytes());
-    if bytes.len() as u64 > BYTES_MAX {
-        return Err(Error::new(ErrorKind::InvalidArgument, what, format!("it would be over {BYTES_MAX} bytes long")));
+    if bytes.len() as u64 > bytes_max {
+        return Err(Error::new(ErrorKind::InvalidArgument, what, format!("it would be over {bytes_max} bytes long")));
     }
     Ok(bytes)
 }
@@ -36,6 +44,14 @@ pub fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>> {
 /// # Errors
 /// `Corrupt` for bytes that were never written so; `Unsupported` for the format of another version.
 pub fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8], format: u32) -> Result<T> {
+    decode_within(what, bytes, format, BYTES_MAX)
+}
+
+/// As [`decode`], for what may be longer or must be shorter.
+///
+/// # Errors
+/// As [`decode`]; `Corrupt` if it is over `bytes_max` long.
+pub fn decode_within<T: DeserializeOwned>(what: &'static str, bytes: &[u8], format: u32, bytes_max: u64) -> Result<T> {
     let corrupt = |message: String| Error::new(ErrorKind::Corrupt, what, message);
     if bytes.is_empty() {
         return Err(corrupt("the file is empty".into()));
@@ -43,7 +59,7 @@ pub fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8], format: u32
     let line = bytes
         .len()
         .checked_sub(9)
-        .filter(|&at| at > 0 && bytes[at - 1] == b'\n' && bytes.ends_with(b"\n") && bytes.len() as u64 <= BYTES_MAX)
+        .filter(|&at| at > 0 && bytes[at - 1] == b'\n' && bytes.ends_with(b"\n") && bytes.len() as u64 <= bytes_max)
         .map(|at| &bytes[..at])
         .ok_or_else(|| corrupt("the file is torn: it does not end in a checksum".into()))?;
     let expected = format!("{:08x}\n", crc32fast::hash(line));

@@ -9,10 +9,15 @@ pub const MARKER: &str = "KEY_ENCODING";
 pub const LOG_BACKUP: &str = "LOG_BACKUP";
 /// The owner file of a directory that a change built: the id of that change.
 pub const OWNER: &str = "OWNER";
+/// How far a conversion has come, inside staging while it is built.
+pub const PROGRESS: &str = "PROGRESS";
 /// SST files that are written and not ingested, inside staging.
 pub const OUTPUT: &str = "output";
 /// Files of a bulk load under way, inside live. The name is ours alone: what is in it goes at the next open.
 pub const INGEST: &str = "morphkv.ingest";
+/// SST files that were loaded into a database with a log backup and are not shipped, inside live or `unshipped`: a folder
+/// for each load, named by its id, and with [`TEMPORARY_SUFFIX`] until the log knows of it.
+pub const PENDING_INGEST: &str = "pending_ingest";
 /// The parent timeline's WAL files after a conversion of an attached database.
 pub const UNSHIPPED: &str = "unshipped";
 /// What a control file is called while it is written.
@@ -23,6 +28,10 @@ pub const SHARD_PREFIX: &str = "shard-";
 pub const ROCKSDB_CURRENT: &str = "CURRENT";
 /// RocksDB's lock file.
 pub const ROCKSDB_LOCK: &str = "LOCK";
+/// RocksDB's log of messages.
+const ROCKSDB_LOG: &str = "LOG";
+/// What that log is called once the next one has begun, before a number.
+const ROCKSDB_OLD_LOG: &str = "LOG.old.";
 /// RocksDB's identity file.
 pub const ROCKSDB_IDENTITY: &str = "IDENTITY";
 /// RocksDB's folder of WAL files that are no longer needed for recovery.
@@ -36,6 +45,8 @@ pub const DATA_FAMILY: &str = "default";
 pub const INTERNAL_ENGINE: &[u8] = b"e/";
 /// The caller's half of the internal column family.
 pub const INTERNAL_USER: &[u8] = b"u/";
+/// The last bulk load of a database with a log backup, and how far it has come.
+pub const INTERNAL_INGEST: &[u8] = b"e/ingest";
 /// The identity, equal to the marker's.
 pub const INTERNAL_IDENTITY: &[u8] = b"e/identity";
 
@@ -45,6 +56,12 @@ pub const NAME_BYTES_MAX: usize = 230;
 /// The suffixes of a database's siblings, reserved: no database may have a name that ends in one.
 pub const RESERVED_SUFFIXES: [&str; 9] =
     [".lock", ".conversion", ".conversion.new", ".converting", ".backup", ".trash", ".restore", ".probe", ".tmp"];
+
+/// Whether RocksDB leaves a file of that name where it was told to open a database that is not there: it makes the
+/// directory, its log and its lock before it looks.
+pub fn is_left_by_a_failed_open(name: &str) -> bool {
+    name == ROCKSDB_LOG || name == ROCKSDB_LOCK || name.starts_with(ROCKSDB_OLD_LOG)
+}
 
 /// The paths of one database: its directory and the siblings beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -38,7 +38,7 @@
 //! the hierarchical encoding cannot hold the byte 0xFF; only bytewise databases can be written.
 //!
 //! # Features
-//! `default` is the engine alone. `cli` builds the command line. `traps` adds crash traps for tests (never in a release
+//! `default` is the engine alone. `log-backup` adds the module `log_backup`. `cli` builds the command line. `traps` adds crash traps for tests (never in a release
 //! build); it also opens the module `testing`.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -52,6 +52,8 @@ mod error;
 mod fs;
 mod layout;
 mod lock;
+#[cfg(feature = "log-backup")]
+pub mod log_backup;
 mod marker;
 mod place;
 mod rocks;
@@ -71,13 +73,16 @@ pub use rocks::{Compression, Durability, SharedMemory, Stats};
 #[cfg(feature = "traps")]
 pub mod testing {
     pub use crate::attachment::{Attachment, Cause};
+    pub use crate::conversion::Tuning;
     pub use crate::fs::{
         Access, EIO, ENOSPC, Fault, FaultyVfs, FileKind, Operation, PowerCutVfs, RealVfs, RecordingVfs, Space, Stat,
         Vfs,
     };
     pub use crate::layout::Layout;
+    #[cfg(feature = "log-backup")]
+    pub use crate::log_backup::frames;
     pub use crate::place::{decide, journal};
-    pub use crate::rocks::{Database, Family, Settings};
+    pub use crate::rocks::{Database, Family, Settings, batch_decoder, wal};
     pub use crate::trap::{Trap, TrapAction, TrapPlan};
 
     /// The file `LOG_BACKUP`.

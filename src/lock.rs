@@ -8,7 +8,10 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, Vfs};
 use crate::layout::{Layout, ROCKSDB_LOCK};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use parking_lot::Mutex;
+use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
@@ -77,36 +80,95 @@ fn inform(file: &mut File) {
     let _ = file.write_all(text.as_bytes());
 }
 
-/// RocksDB's own lock on a database directory, as RocksDB takes it: a read-only open of ours takes none, and without it
-/// RocksDB's own tools could write to a source while it is read.
+/// RocksDB's own lock on a database directory: a read-only open of ours takes none, and without it RocksDB's own tools
+/// could write to a source while it is read.
 ///
-/// POSIX locks of a process die when it closes *any* descriptor of the file: nothing else in this process may open
-/// `LOCK` while this is held.
+/// RocksDB takes a POSIX lock, which keeps nobody out of the process that has it, and dies when that process closes *any*
+/// descriptor of the file. Ours is the lock of an open file description: it keeps RocksDB out in this process as well, and
+/// while it is held no other lock is there that closing the file could take away.
 #[derive(Debug)]
 pub struct RocksLock {
     _file: File,
+}
+
+/// Files that somebody else had locked. If that is RocksDB in this process, closing them would free its lock: so they stay
+/// open, and are used again.
+static FOUND_LOCKED: Mutex<Vec<File>> = Mutex::new(Vec::new());
+
+fn found_locked_before(path: &Path) -> Option<File> {
+    let named = std::fs::symlink_metadata(path).ok()?;
+    let is_it = |file: &File| file.metadata().is_ok_and(|it| (it.dev(), it.ino()) == (named.dev(), named.ino()));
+    let mut files = FOUND_LOCKED.lock();
+    let at = files.iter().position(is_it)?;
+    Some(files.swap_remove(at))
 }
 
 impl RocksLock {
     /// Takes the lock of the RocksDB directory at `path`, without waiting.
     ///
     /// # Errors
-    /// `Locked` if another process has the database open. An empty `LOCK` may have been made.
+    /// `Locked` if another process, or this one, has the database open with RocksDB. An empty `LOCK` may have been made.
     pub fn acquire(path: &Path) -> Result<Self> {
         let step = "take RocksDB's lock";
         let path = path.join(ROCKSDB_LOCK);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|error| Error::io(step, &path, error.into()))?;
-        let file = File::from(file);
-        match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(RocksLock { _file: file }),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => {
-                let message = "another process has the database open with RocksDB; stop it first";
-                Err(Error::new(ErrorKind::Locked, step, message).at(path))
-            }
-            Err(error) => Err(Error::io(step, &path, error.into())),
+        let open = || rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR).map(File::from);
+        let file = match found_locked_before(&path) {
+            Some(file) => file,
+            None => open().map_err(|error| Error::io(step, &path, error.into()))?,
+        };
+        // All of the file, as RocksDB does it.
+        let whole = nix::libc::flock {
+            l_type: nix::libc::F_WRLCK as _,
+            l_whence: nix::libc::SEEK_SET as _,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        let taken = fcntl(&file, FcntlArg::F_OFD_SETLK(&whole));
+        if taken.is_err() {
+            FOUND_LOCKED.lock().push(file);
+            return Err(match taken {
+                Err(error) if !matches!(error, Errno::EAGAIN | Errno::EACCES) => Error::io(step, &path, error.into()),
+                _ => {
+                    let message = "another process, or this one, has the database open with RocksDB; close it first";
+                    Error::new(ErrorKind::Locked, step, message).at(path)
+                }
+            });
         }
+        Ok(RocksLock { _file: file })
+    }
+}
+
+/// A lock on a directory that several processes write, each for an instant: what makes a compare-and-swap of a file out
+/// of a look and a replacement. The directory itself is locked, so no file of its own stands in it.
+#[cfg(feature = "log-backup")]
+#[derive(Debug)]
+pub struct DirectoryLock {
+    file: File,
+}
+
+#[cfg(feature = "log-backup")]
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // As for `PlaceLock`: a child that shares the open file must not hold it on.
+        let _ = self.file.unlock();
+    }
+}
+
+#[cfg(feature = "log-backup")]
+impl DirectoryLock {
+    /// Takes the lock, waiting for whoever has it.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`. Nothing was changed.
+    pub fn wait(path: &Path) -> Result<Self> {
+        let step = "lock a directory";
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| Error::io(step, path, error.into()))?;
+        let file = File::from(file);
+        file.lock().map_err(|error| Error::io(step, path, error))?;
+        Ok(DirectoryLock { file })
     }
 }
 
@@ -114,6 +176,7 @@ impl RocksLock {
 mod tests {
     use super::*;
     use crate::fs::RealVfs;
+    use rustix::fs::FlockOperation;
 
     #[test]
     fn a_second_opener_in_this_process_is_kept_out() {
@@ -137,6 +200,27 @@ mod tests {
         drop(held);
         PlaceLock::acquire(&RealVfs::default(), &layout).unwrap();
         drop(shared);
+    }
+
+    #[test]
+    fn what_this_process_has_open_with_rocksdb_stays_locked() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(ROCKSDB_LOCK);
+        let theirs = File::create(&path).unwrap();
+        let as_rocksdb = |file: &File| rustix::fs::fcntl_lock(file, FlockOperation::NonBlockingLockExclusive);
+        as_rocksdb(&theirs).unwrap();
+        // Had the first attempt closed the file, the lock would be gone for the second.
+        for _ in 0..3 {
+            let error = RocksLock::acquire(directory.path()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Locked, "{error:?}");
+        }
+        drop(theirs);
+        let held = RocksLock::acquire(directory.path()).unwrap();
+        let theirs = File::create(&path).unwrap();
+        as_rocksdb(&theirs).unwrap_err();
+        drop(held);
+        as_rocksdb(&theirs).unwrap();
+        assert!(RocksLock::acquire(directory.path()).is_err());
     }
 
     #[test]

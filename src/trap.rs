@@ -72,10 +72,34 @@ mod armed {
         WalHandoverAfter = "morphkv-trap-wal-handover-after",
         /// Before the source is read.
         RewriteBefore = "morphkv-trap-rewrite-before",
+        /// Before the part of a progress file that counts is written anew.
+        ProgressReplaceBefore = "morphkv-trap-progress-replace-before",
+        /// The progress file is the part that counts.
+        ProgressReplaceAfter = "morphkv-trap-progress-replace-after",
+        /// The log in staging is taken back, to be handed over again.
+        LogTakenBack = "morphkv-trap-log-taken-back",
+        /// What no line speaks of is gone from the output folder.
+        OutputCleared = "morphkv-trap-output-cleared",
+        /// Before the progress file is begun.
+        ProgressPlanBefore = "morphkv-trap-progress-plan-before",
+        /// The progress file holds the plan.
+        ProgressPlanAfter = "morphkv-trap-progress-plan-after",
+        /// A task of the rewrite begins.
+        RewriteTaskBegun = "morphkv-trap-rewrite-task-begun",
         /// A task of the rewrite ended.
         RewriteTaskDone = "morphkv-trap-rewrite-task-done",
+        /// What a line speaks of is durable, the line is not written.
+        ProgressLineBefore = "morphkv-trap-progress-line-before",
+        /// A line is written, not synced.
+        ProgressLineAppended = "morphkv-trap-progress-line-appended",
+        /// A line is durable.
+        ProgressLineAfter = "morphkv-trap-progress-line-after",
+        /// Before a spill file goes that was merged.
+        MergedSpillBefore = "morphkv-trap-merged-spill-before",
         /// All of the source is in files that are not ingested yet.
         RewriteAfter = "morphkv-trap-rewrite-after",
+        /// What there was of a staging database is gone.
+        StagingDatabaseRemoved = "morphkv-trap-staging-database-removed",
         /// The disjoint files are ingested, the overflow is not.
         IngestDisjoint = "morphkv-trap-ingest-disjoint",
         /// The overflow is ingested, not compacted.
@@ -94,6 +118,8 @@ mod armed {
         SealBefore = "morphkv-trap-seal-before",
         /// Staging is sealed.
         SealAfter = "morphkv-trap-seal-after",
+        /// Staging is sealed, and its progress file is gone, not durably.
+        ProgressRemoved = "morphkv-trap-progress-removed",
         /// Before the journal says Ready.
         JournalReadyBefore = "morphkv-trap-journal-ready-before",
         /// The journal says Ready.
@@ -156,6 +182,16 @@ mod armed {
         AdoptIdentity = "morphkv-trap-adopt-identity",
         /// adopt: the marker is written.
         AdoptMarker = "morphkv-trap-adopt-marker",
+        /// A load into an attached database: its files are linked for the log, which does not know of it yet.
+        LoadLinked = "morphkv-trap-load-linked",
+        /// A load into an attached database: the log says that it begins.
+        LoadIntended = "morphkv-trap-load-intended",
+        /// A load into an attached database: its folder has its name.
+        LoadNamed = "morphkv-trap-load-named",
+        /// A load into an attached database: the files are in, the log does not say so.
+        LoadTaken = "morphkv-trap-load-taken",
+        /// A load into an attached database: the log says that it is in.
+        LoadNoted = "morphkv-trap-load-noted",
         /// checkpoint: RocksDB's checkpoint stands without a marker.
         CheckpointMade = "morphkv-trap-checkpoint-made",
         /// checkpoint: complete under its temporary name.

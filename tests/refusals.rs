@@ -477,6 +477,14 @@ fn inspecting_writes_nothing() {
 }
 
 #[test]
+fn a_handle_that_was_opened_to_read_closes_without_an_error() {
+    let sandbox = natural();
+    let engine = Engine::open_read_only(&sandbox.path, options()).unwrap();
+    assert_eq!(content(&engine), sample(60));
+    engine.close().unwrap();
+}
+
+#[test]
 fn a_legacy_database_is_not_read_by_ranges_that_another_order_would_cut() {
     let sandbox = empty();
     scenario::legacy(&sandbox.path, &sample(60));

@@ -31,3 +31,20 @@ pub mod trap;
 pub mod place {
     pub mod journal;
 }
+
+/// The part of `rocks` that reads the write-ahead log, which does not need RocksDB.
+#[path = "../../src/rocks"]
+pub mod rocks {
+    pub mod batch_decoder;
+    pub mod wal;
+}
+
+/// The formats of an archive's objects.
+#[path = "../../src/log_backup"]
+pub mod log_backup {
+    pub mod group;
+    pub mod migration;
+    pub mod names;
+    pub mod segment;
+    pub mod segment_reader;
+}

@@ -9,9 +9,11 @@
 
 use crate::encoding::{Comparator, KeyEncoding};
 use crate::error::Result;
+use serde::{Deserialize, Serialize};
 
 /// The order in which a source is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum Order {
     /// Keys in byte order.
     Natural,

@@ -1,44 +1,149 @@
-//! Entries in memory that are sorted by encoded key: one piece of memory for the bytes, one for where they lie.
+//! Entries in memory that are sorted by encoded key. Their bytes lie in chunks, which go from one buffer to the other, and
+//! do not move while they are sorted.
+
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// What a chunk holds, unless a single entry has one to itself.
+const CHUNK_BYTES: usize = 16 << 10;
+/// A longer entry has a chunk to itself, so that little is left over at the end of the others.
+const SHARING_BYTES: usize = CHUNK_BYTES / 8;
+
+/// Chunks that no buffer needs at the moment: fresh memory costs more than writing into it.
+#[derive(Debug, Default)]
+pub(super) struct SpareChunks(Mutex<Vec<Vec<u8>>>);
+
+impl SpareChunks {
+    fn take(&self) -> Vec<u8> {
+        self.0.lock().pop().unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES))
+    }
+
+    /// Makes room for memory of another kind.
+    fn shed(&self, bytes: usize) {
+        let mut chunks = self.0.lock();
+        let left = chunks.len().saturating_sub(bytes.div_ceil(CHUNK_BYTES));
+        chunks.truncate(left);
+    }
+
+    fn give(&self, mut chunk: Vec<u8>) {
+        if chunk.capacity() == CHUNK_BYTES {
+            chunk.clear();
+            self.0.lock().push(chunk);
+        }
+    }
+}
 
 /// Entries in memory.
 #[derive(Debug, Default)]
 pub(super) struct SortBuffer {
-    bytes: Vec<u8>,
+    spare: Arc<SpareChunks>,
+    chunks: Vec<Vec<u8>>,
+    /// Places in `chunks` where none is.
+    vacant: Vec<u32>,
+    /// The chunk that is being filled.
+    filling: Option<u32>,
+    /// Bytes of all chunks, and those of them that entries have.
+    chunk_bytes: usize,
+    entry_bytes: usize,
+    /// In the order in which entries came, until [`SortBuffer::sort`].
     index: Vec<Slot>,
-    sorted: bool,
+    /// Where, beyond the beginning, a stretch of ascending keys begins. Entries come nearly in order, so there are few:
+    /// merging them looks at few keys and moves few slots.
+    stretches: Vec<usize>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    /// Eight bytes of the key from where the keys begin to differ; filled by `sort`.
+    /// Eight bytes of the key from where the keys begin to differ; filled where keys are sorted one by one.
     prefix: u64,
-    offset: usize,
+    chunk: u32,
+    offset: u32,
     key_bytes: u32,
     value_bytes: u32,
 }
 
 impl Slot {
-    fn end(&self) -> usize {
-        self.offset + self.key_bytes as usize + self.value_bytes as usize
+    fn bytes(&self) -> usize {
+        self.key_bytes as usize + self.value_bytes as usize
+    }
+
+    fn range(&self) -> std::ops::Range<usize> {
+        self.offset as usize..self.offset as usize + self.bytes()
     }
 }
 
-/// A slot, and what a stable sort needs beside it.
-const SLOT_BYTES: usize = size_of::<Slot>() * 3 / 2;
+/// A slot, and what sorting needs beside it.
+const SLOT_BYTES: usize = size_of::<Slot>() * 2;
+/// Where stretches have fewer entries than this, sorting entry by entry is faster.
+const SHORT_STRETCH: usize = 8;
+
+fn key_of<'b>(chunks: &'b [Vec<u8>], slot: &Slot) -> &'b [u8] {
+    &chunks[slot.chunk as usize][slot.offset as usize..][..slot.key_bytes as usize]
+}
 
 impl SortBuffer {
+    /// A buffer that takes its memory from `spare` and gives it back.
+    pub(super) fn new(spare: &Arc<SpareChunks>) -> Self {
+        let mut buffer = SortBuffer::default();
+        buffer.spare = spare.clone();
+        buffer
+    }
+
+    /// An empty buffer with the same spare chunks.
+    pub(super) fn another(&self) -> Self {
+        SortBuffer::new(&self.spare)
+    }
+
+    #[inline]
     pub(super) fn push(&mut self, key: &[u8], value: &[u8]) {
+        if self.index.last().is_some_and(|last| key_of(&self.chunks, last) > key) {
+            self.stretches.push(self.index.len());
+        }
+        let number = self.chunk_for(key.len() + value.len());
+        let chunk = &mut self.chunks[number as usize];
         let slot = Slot {
             prefix: 0,
-            offset: self.bytes.len(),
+            chunk: number,
+            offset: chunk.len() as u32,
             // RocksDB holds neither keys nor values of 4 GiB.
             key_bytes: key.len() as u32,
             value_bytes: value.len() as u32,
         };
-        self.bytes.extend_from_slice(key);
-        self.bytes.extend_from_slice(value);
+        chunk.extend_from_slice(key);
+        chunk.extend_from_slice(value);
+        self.entry_bytes += slot.bytes();
         self.index.push(slot);
-        self.sorted = false;
+    }
+
+    /// The number of a chunk that has room for so many bytes.
+    #[inline]
+    fn chunk_for(&mut self, bytes: usize) -> u32 {
+        match self.filling {
+            Some(filling) if self.chunks[filling as usize].len() + bytes <= CHUNK_BYTES => filling,
+            _ if bytes > SHARING_BYTES => {
+                self.spare.shed(bytes);
+                self.add_chunk(Vec::with_capacity(bytes))
+            }
+            _ => {
+                let number = self.add_chunk(self.spare.take());
+                self.filling = Some(number);
+                number
+            }
+        }
+    }
+
+    fn add_chunk(&mut self, chunk: Vec<u8>) -> u32 {
+        self.chunk_bytes += chunk.capacity();
+        match self.vacant.pop() {
+            Some(number) => {
+                self.chunks[number as usize] = chunk;
+                number
+            }
+            None => {
+                self.chunks.push(chunk);
+                self.chunks.len() as u32 - 1
+            }
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -51,7 +156,7 @@ impl SortBuffer {
 
     /// Memory in use, in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.bytes.len() + self.index.len() * SLOT_BYTES
+        self.chunk_bytes + self.index.len() * SLOT_BYTES
     }
 
     /// What one more entry adds to [`SortBuffer::memory_bytes`].
@@ -59,97 +164,182 @@ impl SortBuffer {
         key.len() + value.len() + SLOT_BYTES
     }
 
-    fn key_of<'b>(bytes: &'b [u8], slot: &Slot) -> &'b [u8] {
-        &bytes[slot.offset..slot.offset + slot.key_bytes as usize]
-    }
-
     pub(super) fn key(&self, at: usize) -> &[u8] {
-        Self::key_of(&self.bytes, &self.index[at])
+        key_of(&self.chunks, &self.index[at])
     }
 
     pub(super) fn entry(&self, at: usize) -> (&[u8], &[u8]) {
         let slot = &self.index[at];
-        self.bytes[slot.offset..slot.end()].split_at(slot.key_bytes as usize)
+        self.chunks[slot.chunk as usize][slot.range()].split_at(slot.key_bytes as usize)
     }
 
     /// Sorts by key; cheap where the entries are nearly in order.
     pub(super) fn sort(&mut self) {
-        if self.sorted || self.index.is_empty() {
-            self.sorted = true;
-            return;
+        let chunks = self.chunks.as_slice();
+        if self.stretches.len() * SHORT_STRETCH > self.index.len() {
+            sort_by_prefix(chunks, &mut self.index);
+        } else {
+            self.stretches.push(self.index.len());
+            merge_stretches(chunks, &mut self.index, 0, &self.stretches, &mut Vec::new());
         }
-        let bytes = self.bytes.as_slice();
-        // Keys of one directory begin alike: comparing their first bytes again and again would be in vain.
-        let mut common = Self::key_of(bytes, &self.index[0]);
-        for slot in &self.index[1..] {
-            let key = Self::key_of(bytes, slot);
-            if !key.starts_with(common) {
-                let len = common.iter().zip(key).take_while(|(left, right)| left == right).count();
-                common = &common[..len];
-            }
-        }
-        let skip = common.len();
-        for slot in &mut self.index {
-            let rest = &Self::key_of(bytes, slot)[skip..];
-            let mut prefix = [0; 8];
-            let len = rest.len().min(8);
-            prefix[..len].copy_from_slice(&rest[..len]);
-            slot.prefix = u64::from_be_bytes(prefix);
-        }
-        self.index.sort_by(|left, right| {
-            left.prefix
-                .cmp(&right.prefix)
-                .then_with(|| Self::key_of(bytes, left)[skip..].cmp(&Self::key_of(bytes, right)[skip..]))
-        });
-        self.sorted = true;
+        self.stretches.clear();
     }
 
     /// How many entries from the front hold half of the memory; one at least.
     pub(super) fn half(&self) -> usize {
-        let half = self.memory_bytes() / 2;
+        let half = (self.entry_bytes + self.len() * SLOT_BYTES) / 2;
         let mut sum = 0;
         let upper = self.index.iter().position(|slot| {
-            sum += slot.end() - slot.offset + SLOT_BYTES;
+            sum += slot.bytes() + SLOT_BYTES;
             sum >= half
         });
         upper.map_or(self.len(), |at| at + 1)
     }
 
-    /// Forgets the first `count` entries.
+    /// Forgets the first `count` entries of a sorted buffer, which stays sorted.
     pub(super) fn drop_front(&mut self, count: usize) {
         if count == self.len() {
             self.clear();
             return;
         }
+        self.entry_bytes -= self.index[..count].iter().map(Slot::bytes).sum::<usize>();
         self.index.drain(..count);
-        // Downwards in the order in which they lie: nothing is overwritten before it has moved.
-        self.index.sort_unstable_by_key(|slot| slot.offset);
-        let mut free = 0;
-        for slot in &mut self.index {
-            let end = slot.end();
-            self.bytes.copy_within(slot.offset..end, free);
-            slot.offset = free;
-            free = slot.end();
+        let mut live = vec![0; self.chunks.len()];
+        // Also an entry without a byte lies somewhere.
+        self.index.iter().for_each(|slot| live[slot.chunk as usize] += slot.bytes().max(1));
+        self.filling = None;
+        // A chunk of which little is left: the rest of it moves, and the chunk is free.
+        let sparse = |chunk: u32| live[chunk as usize] * 4 < self.chunks[chunk as usize].capacity() * 3;
+        let moving = self.index.iter().enumerate().filter(|(_, slot)| sparse(slot.chunk));
+        let mut moving: Vec<(u32, usize)> = moving.map(|(at, slot)| (slot.chunk, at)).collect();
+        moving.sort_unstable();
+        for (number, live) in live.iter().enumerate() {
+            if *live == 0 && self.chunks[number].capacity() > 0 {
+                self.free(number as u32);
+            }
         }
-        self.bytes.truncate(free);
-        self.sorted = false;
+        for group in moving.chunk_by(|left, right| left.0 == right.0) {
+            self.move_out(group[0].0, group);
+        }
         self.shrink();
     }
 
-    /// Forgets all entries and keeps the memory for the next ones.
+    /// Moves entries out of a chunk and frees it.
+    fn move_out(&mut self, number: u32, entries: &[(u32, usize)]) {
+        let chunk = std::mem::take(&mut self.chunks[number as usize]);
+        for (_, at) in entries {
+            let range = self.index[*at].range();
+            let to = self.chunk_for(range.len());
+            let target = &mut self.chunks[to as usize];
+            (self.index[*at].chunk, self.index[*at].offset) = (to, target.len() as u32);
+            target.extend_from_slice(&chunk[range]);
+        }
+        self.chunks[number as usize] = chunk;
+        self.free(number);
+    }
+
+    fn free(&mut self, number: u32) {
+        let chunk = std::mem::take(&mut self.chunks[number as usize]);
+        self.chunk_bytes -= chunk.capacity();
+        self.spare.give(chunk);
+        self.vacant.push(number);
+    }
+
+    /// Forgets all entries.
     pub(super) fn clear(&mut self) {
-        self.bytes.clear();
+        self.chunks.drain(..).for_each(|chunk| self.spare.give(chunk));
+        self.vacant.clear();
+        self.filling = None;
+        (self.chunk_bytes, self.entry_bytes) = (0, 0);
         self.index.clear();
-        self.sorted = true;
+        self.stretches.clear();
     }
 
     /// Gives memory back that others may need more.
     fn shrink(&mut self) {
-        if self.bytes.capacity() > 4 * self.bytes.len() {
-            self.bytes.shrink_to(2 * self.bytes.len());
+        if self.index.capacity() > 4 * self.index.len() {
             self.index.shrink_to(2 * self.index.len());
         }
     }
+}
+
+impl Drop for SortBuffer {
+    fn drop(&mut self) {
+        self.chunks.drain(..).for_each(|chunk| self.spare.give(chunk));
+    }
+}
+
+/// Sorts stretches that follow each other from `start` on; `ends` says where each of them ends.
+fn merge_stretches(chunks: &[Vec<u8>], index: &mut [Slot], start: usize, ends: &[usize], spare: &mut Vec<Slot>) {
+    if ends.len() < 2 {
+        return;
+    }
+    let (left, right) = ends.split_at(ends.len() / 2);
+    let (middle, end) = (left[left.len() - 1], right[right.len() - 1]);
+    merge_stretches(chunks, index, start, left, spare);
+    merge_stretches(chunks, index, middle, right, spare);
+    merge(chunks, &mut index[start..end], middle - start, spare);
+}
+
+/// Merges what is sorted before `middle` with what is sorted after it. Directories that change places lie close to each
+/// other: all that is in place already is found by searching, and not touched.
+fn merge(chunks: &[Vec<u8>], index: &mut [Slot], middle: usize, spare: &mut Vec<Slot>) {
+    let key = |slot: &Slot| key_of(chunks, slot);
+    let (first, last) = (key(&index[middle]), key(&index[middle - 1]));
+    let begin = index[..middle].partition_point(|slot| key(slot) <= first);
+    let end = middle + index[middle..].partition_point(|slot| key(slot) < last);
+    spare.clear();
+    spare.extend_from_slice(&index[begin..middle]);
+    let (mut left, mut right, mut at) = (spare.as_slice(), middle, begin);
+    while let Some(next) = left.first() {
+        let from_right = gallop(&index[right..end], |slot| key(slot) < key(next));
+        index.copy_within(right..right + from_right, at);
+        right += from_right;
+        at += from_right;
+        let from_left = match index[right..end].first() {
+            Some(other) => gallop(left, |slot| key(slot) <= key(other)),
+            None => left.len(),
+        };
+        index[at..at + from_left].copy_from_slice(&left[..from_left]);
+        left = &left[from_left..];
+        at += from_left;
+    }
+}
+
+/// How many slots from the front meet a condition that no later one meets; quick if they are few.
+fn gallop(slots: &[Slot], meets: impl Fn(&Slot) -> bool) -> usize {
+    let (mut known, mut step) = (0, 1);
+    while slots.get(known + step - 1).is_some_and(&meets) {
+        known += step;
+        step *= 2;
+    }
+    let unknown = known..(known + step - 1).min(slots.len());
+    known + slots[unknown].partition_point(meets)
+}
+
+/// Sorts entries in no order at all.
+fn sort_by_prefix(chunks: &[Vec<u8>], index: &mut [Slot]) {
+    let Some(first) = index.first() else { return };
+    // Keys of one directory begin alike: comparing their first bytes again and again would be in vain.
+    let mut common = key_of(chunks, first);
+    for slot in index.iter() {
+        let key = key_of(chunks, slot);
+        if !key.starts_with(common) {
+            let len = common.iter().zip(key).take_while(|(left, right)| left == right).count();
+            common = &common[..len];
+        }
+    }
+    let skip = common.len();
+    for slot in index.iter_mut() {
+        let rest = &key_of(chunks, slot)[skip..];
+        let mut prefix = [0; 8];
+        let len = rest.len().min(8);
+        prefix[..len].copy_from_slice(&rest[..len]);
+        slot.prefix = u64::from_be_bytes(prefix);
+    }
+    index.sort_by(|left, right| {
+        left.prefix.cmp(&right.prefix).then_with(|| key_of(chunks, left)[skip..].cmp(&key_of(chunks, right)[skip..]))
+    });
 }
 
 #[cfg(test)]
@@ -201,5 +391,43 @@ mod tests {
         assert_eq!(buffer.half(), 1);
         buffer.drop_front(1);
         assert_eq!(buffer.half(), 50);
+    }
+
+    /// Ascending stretches of every length, apart, touching, one over the other, with keys that come twice.
+    #[test]
+    fn stretches_in_any_order_sort_as_keys_do() {
+        let mut number = 1_u64;
+        let mut random = |below: u64| {
+            number = number.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (number >> 33) % below
+        };
+        for round in 0..500 {
+            let mut buffer = SortBuffer::default();
+            let mut expected: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+            for _ in 0..=random(6) {
+                for _ in 0..random(12) {
+                    let mut key = random(if round % 2 == 0 { 30 } else { 100_000 });
+                    for _ in 0..random(if round % 3 == 0 { 5 } else { 90 }) {
+                        let bytes = format!("/common/{key:08}").into_bytes();
+                        let value = vec![key as u8; (key % 100) as usize * if key % 9 == 0 { 30 } else { 1 }];
+                        buffer.push(&bytes, &value);
+                        expected.push((bytes, value));
+                        key += random(3);
+                    }
+                }
+                buffer.sort();
+                expected.sort();
+                let held = (0..buffer.len()).map(|at| buffer.entry(at));
+                assert!(held.eq(expected.iter().map(|(key, value)| (&key[..], &value[..]))), "{round}");
+                let count = random(buffer.len() as u64 + 1) as usize;
+                buffer.drop_front(count);
+                expected.drain(..count);
+                let bytes: usize = expected.iter().map(|(key, value)| key.len() + value.len()).sum();
+                assert_eq!(buffer.entry_bytes, bytes);
+                let chunks: usize = buffer.chunks.iter().map(Vec::capacity).sum();
+                assert_eq!(buffer.chunk_bytes, chunks);
+                assert!(chunks <= bytes * 2 + CHUNK_BYTES, "{chunks} for {bytes}");
+            }
+        }
     }
 }

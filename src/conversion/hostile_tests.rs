@@ -4,8 +4,9 @@
 mod tests {
     use crate::conversion::model_tests::tests::*;
     use crate::conversion::rewrite::Rewritten;
-    use crate::conversion::rewrite::{Tuning, rewrite_tuned};
-    use crate::conversion::{Content, Cuts, Phase, Progress, Reporter, Rewrite, ingest, rewrite, scan, scan_with};
+    use crate::conversion::rewrite::rewrite_tuned;
+    use crate::conversion::verify::scan_with;
+    use crate::conversion::{Content, Cuts, Phase, Progress, Reporter, Rewrite, Tuning, ingest, scan};
     use crate::encoding::{Comparator, Hierarchical, KeyEncoding, Natural};
     use crate::error::{Error, ErrorKind, Result};
     use crate::fs::{RealVfs, Vfs};
@@ -26,7 +27,10 @@ mod tests {
         let (settings, progress) = (settings(Comparator::Bytewise), Reporter::silent());
         let settings = &settings;
         let progress = &progress;
-        rewrite_tuned(&Rewrite { vfs, source, from, to, staging, settings, memory_bytes, threads, progress }, &tuning)
+        rewrite_tuned(
+            &Rewrite { vfs, source, from, to, staging, settings, memory_bytes, threads, progress, recorder: None },
+            &tuning,
+        )
     }
 
     fn some_keys() -> Model {
@@ -238,12 +242,13 @@ mod tests {
             memory_bytes: 16 << 20,
             threads: 2,
             progress: &progress,
+            recorder: None,
         };
-        let rewritten = rewrite(&job).unwrap();
+        let rewritten = rewrite_tuned(&job, &Tuning::default()).unwrap();
         let seen = *last.lock();
         assert_eq!((seen.phase, seen.entries, seen.bytes_done), (Phase::Rewrite, 3000, rewritten.bytes_read));
         let database = Database::create(&staging, &settings).unwrap();
-        ingest(&vfs, &database, &rewritten, &progress).unwrap();
+        ingest(&vfs, &database, &rewritten, 512, &progress).unwrap();
         let seen = *last.lock();
         assert_eq!((seen.phase, seen.entries, seen.bytes_done), (Phase::Ingest, 3000, rewritten.bytes_written));
         scan(&database, &Hierarchical, 2, &progress).unwrap();
@@ -308,7 +313,7 @@ mod tests {
                 let rewritten = try_rewrite(&vfs, &source, pair, &staging, (TINY_MEMORY, 2, tiny()));
                 let ended: Result<()> = rewritten.and_then(|rewritten| {
                     let database = Database::create(&staging, &settings(Comparator::Bytewise))?;
-                    ingest(&vfs, &database, &rewritten, &Reporter::silent())
+                    ingest(&vfs, &database, &rewritten, 3, &Reporter::silent())
                 });
                 assert_eq!(ended.map_err(|error: Error| error.kind()), Err(ErrorKind::Lost), "{trap:?}");
                 let last_steps: Vec<Trap> = plan.hits().into_iter().filter(|hit| steps[1..].contains(hit)).collect();

@@ -3,29 +3,43 @@
 use super::output::OutputFile;
 use super::placer::groups;
 use super::progress::{Phase, Reporter};
+use super::resume::is_there;
 use super::rewrite::Rewritten;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::Vfs;
 use crate::layout::{DATA_FAMILY, OUTPUT};
 use crate::rocks::{Database, LiveFile};
 use crate::trap::trap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Ingests the disjoint files in one call (one overlapping pair in it would lift every file above the bottom), then the
-/// overflow, compacts the ranges of the overflow, and checks that every file lies at the bottom level and that not an
+/// Ingests the disjoint files (one overlapping pair in a call would lift every file of it above the bottom), then the
+/// overflow, but for what an attempt before has ingested, compacts the ranges of the overflow, and checks that every file lies at the bottom level and that not an
 /// entry is missing. The output folder is gone then.
 ///
 /// # Errors
 /// `NoSpace`, `Io` (also when files are left above the bottom: what was promised is not so), `Corrupt` (entries are
 /// missing). Some calls may be in the database and some not; start over with an empty staging.
-pub fn ingest(vfs: &dyn Vfs, staging: &Database, output: &Rewritten, progress: &Reporter) -> Result<()> {
+pub fn ingest(
+    vfs: &dyn Vfs,
+    staging: &Database,
+    output: &Rewritten,
+    files_at_once: usize,
+    progress: &Reporter,
+) -> Result<()> {
     progress.begin(Phase::Ingest, output.bytes_written);
-    staging.ingest(&paths(output.disjoint.iter()))?;
-    let entries = output.entries - output.overflow_entries;
-    progress.advance(output.disjoint.iter().map(|file| file.bytes).sum(), entries);
+    let there = Ingested::of(staging)?;
+    let disjoint = there.rest(vfs, &output.disjoint)?;
+    progress.advance(there.bytes(&output.disjoint), there.entries(&output.disjoint));
+    for files in disjoint.chunks(files_at_once.max(1)) {
+        staging.ingest(&paths(files.iter()))?;
+        progress.advance(files.iter().map(|file| file.bytes).sum(), files.iter().map(|file| file.entries).sum());
+    }
     trap!(vfs, IngestDisjoint);
-    for group in groups(&output.overflow) {
-        staging.ingest(&paths(group.iter().copied()))?;
+    for group in groups(&there.rest(vfs, &output.overflow)?) {
+        for files in group.chunks(files_at_once.max(1)) {
+            staging.ingest(&paths(files.iter().copied()))?;
+        }
     }
     trap!(vfs, IngestOverflow);
     for (from, to) in ranges(&output.overflow) {
@@ -38,6 +52,46 @@ pub fn ingest(vfs: &dyn Vfs, staging: &Database, output: &Rewritten, progress: &
     progress.end();
     trap!(vfs, IngestSettled);
     Ok(())
+}
+
+/// The files that a staging database has: those of this attempt's, and of an attempt before.
+struct Ingested(BTreeMap<Vec<u8>, (Vec<u8>, u64)>);
+
+impl Ingested {
+    fn of(staging: &Database) -> Result<Self> {
+        let files = staging.live_files()?.into_iter().filter(|file| file.family == DATA_FAMILY);
+        Ok(Ingested(files.map(|file| (file.smallest, (file.largest, file.bytes))).collect()))
+    }
+
+    /// Whether the database has the file as it is. No key is in two files of a rewrite, so its range tells.
+    fn has(&self, file: &OutputFile) -> bool {
+        self.0.get(&file.smallest).is_some_and(|(largest, bytes)| *largest == file.largest && *bytes == file.bytes)
+    }
+
+    fn bytes(&self, files: &[OutputFile]) -> u64 {
+        files.iter().filter(|file| self.has(file)).map(|file| file.bytes).sum()
+    }
+
+    fn entries(&self, files: &[OutputFile]) -> u64 {
+        files.iter().filter(|file| self.has(file)).map(|file| file.entries).sum()
+    }
+
+    /// Those that are still to be ingested. A file that the database has goes from the output folder. One that is
+    /// neither here nor there was ingested and compacted, or is lost: the count of entries will tell.
+    fn rest(&self, vfs: &dyn Vfs, files: &[OutputFile]) -> Result<Vec<OutputFile>> {
+        let mut rest = Vec::new();
+        for file in files {
+            if !is_there(vfs, &file.path, file.bytes)? {
+                continue;
+            }
+            if self.has(file) {
+                vfs.remove_file(&file.path)?;
+            } else {
+                rest.push(file.clone());
+            }
+        }
+        Ok(rest)
+    }
 }
 
 fn paths<'f>(files: impl Iterator<Item = &'f OutputFile>) -> Vec<PathBuf> {
@@ -126,10 +180,48 @@ mod tests {
             file(&folder, "5", &["j", "z"]),
             file(&folder, "6", &["zz"]),
         ];
-        ingest(&RealVfs::default(), &database, &rewritten(disjoint, overflow), &Reporter::silent()).unwrap();
+        ingest(&RealVfs::default(), &database, &rewritten(disjoint, overflow), 512, &Reporter::silent()).unwrap();
         assert!(database.live_files().unwrap().iter().all(|file| file.level == 6));
         assert_eq!(database.table_figures().unwrap().entries, 11);
         assert!(!folder.exists());
+    }
+
+    /// A process that dies in an ingest leaves files in the database, under their old names, or both.
+    #[test]
+    fn what_an_attempt_before_has_ingested_is_not_ingested_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = staging(directory.path());
+        let folder = directory.path().join(OUTPUT);
+        let disjoint =
+            vec![file(&folder, "1", &["a", "c"]), file(&folder, "2", &["h", "p"]), file(&folder, "3", &["q"])];
+        let overflow = vec![file(&folder, "4", &["b", "m"]), file(&folder, "5", &["i", "k"])];
+        let output = rewritten(disjoint, overflow);
+        for (kept, ingested) in [("1", true), ("2", false), ("4", true)] {
+            std::fs::copy(folder.join(kept), directory.path().join("kept")).unwrap();
+            database.ingest(&[folder.join(kept)]).unwrap();
+            assert!(!folder.join(kept).exists());
+            if ingested {
+                std::fs::rename(directory.path().join("kept"), folder.join(kept)).unwrap();
+            }
+        }
+        ingest(&RealVfs::default(), &database, &output, 1, &Reporter::silent()).unwrap();
+        assert!(database.live_files().unwrap().iter().all(|file| file.level == 6));
+        assert_eq!(database.table_figures().unwrap().entries, 9);
+        assert!(!folder.exists());
+        // And once more, when all of it is done.
+        ingest(&RealVfs::default(), &database, &output, 1, &Reporter::silent()).unwrap();
+        assert_eq!(database.table_figures().unwrap().entries, 9);
+    }
+
+    #[test]
+    fn a_file_that_is_lost_on_the_way_is_missed() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = staging(directory.path());
+        let folder = directory.path().join(OUTPUT);
+        let output = rewritten(vec![file(&folder, "1", &["a", "c"]), file(&folder, "2", &["h", "p"])], Vec::new());
+        std::fs::remove_file(folder.join("2")).unwrap();
+        let error = ingest(&RealVfs::default(), &database, &output, 8, &Reporter::silent()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     }
 
     #[test]
@@ -138,7 +230,7 @@ mod tests {
         let database = staging(directory.path());
         let folder = directory.path().join(OUTPUT);
         let output = rewritten(vec![file(&folder, "1", &["a", "b", "c"])], vec![file(&folder, "2", &["b"])]);
-        let error = ingest(&RealVfs::default(), &database, &output, &Reporter::silent()).unwrap_err();
+        let error = ingest(&RealVfs::default(), &database, &output, 512, &Reporter::silent()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.to_string().contains("4 entries were written, 3 are in the database"), "{error}");
     }

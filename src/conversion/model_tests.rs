@@ -3,8 +3,9 @@
 #[cfg(test)]
 pub(super) mod tests {
     use crate::conversion::rewrite::Rewritten;
-    use crate::conversion::rewrite::{Tuning, rewrite_tuned};
-    use crate::conversion::{Content, Cuts, Reporter, Rewrite, ingest, scan_with, sorts_on_disk};
+    use crate::conversion::rewrite::rewrite_tuned;
+    use crate::conversion::verify::scan_with;
+    use crate::conversion::{Content, Cuts, Reporter, Rewrite, Tuning, ingest, sorts_on_disk};
     use crate::encoding::{Comparator, Hierarchical, KeyEncoding, Natural, SlashSpans};
     use crate::error::{Error, ErrorKind, Result};
     use crate::fs::RealVfs;
@@ -68,7 +69,13 @@ pub(super) mod tests {
 
     /// Everything small, so that a few thousand keys go down every path.
     pub(in crate::conversion) fn tiny() -> Tuning {
-        Tuning { task_bytes: (16 << 10, 16 << 10), file_bytes: 24 << 10, small_bytes: 2 << 10, sample_entries: 500 }
+        Tuning {
+            task_bytes: (16 << 10, 16 << 10),
+            file_bytes: 24 << 10,
+            small_bytes: 2 << 10,
+            sample_entries: 500,
+            ..Tuning::default()
+        }
     }
 
     pub(in crate::conversion) const TINY_MEMORY: u64 = 128 << 10;
@@ -120,12 +127,13 @@ pub(super) mod tests {
             memory_bytes,
             threads,
             progress: &progress,
+            recorder: None,
         };
         let rewritten = rewrite_tuned(&job, &tuning).unwrap();
         let leftover = std::fs::read_dir(staging.join(OUTPUT)).unwrap().count();
         assert_eq!(leftover, rewritten.disjoint.len() + rewritten.overflow.len(), "only the files are left");
         let database = Database::create(staging, &settings).unwrap();
-        ingest(&vfs, &database, &rewritten, &Reporter::silent()).unwrap();
+        ingest(&vfs, &database, &rewritten, 3, &Reporter::silent()).unwrap();
         assert!(!staging.join(OUTPUT).exists());
         let files = database.live_files().unwrap();
         assert!(
@@ -318,6 +326,7 @@ pub(super) mod tests {
                 file_bytes: 1 << (12 + random(2) % 8),
                 small_bytes: 1 << (6 + random(3) % 8),
                 sample_entries: 100 << (random(4) % 8),
+                ..Tuning::default()
             };
             let means = (1 << (12 + random(5) % 10), 1 + random(6) as usize % 3, tuning);
             let directory = tempfile::tempdir().unwrap();

@@ -40,7 +40,7 @@ pub(super) fn groups(files: &[OutputFile]) -> Vec<Vec<&OutputFile>> {
 /// Writes an ascending sequence of entries around files that stand: what lies between them goes to files that are
 /// disjoint from them, what lies within one of them to overflow.
 pub(super) struct Placer<'j, 'f> {
-    maker: FileMaker<'j>,
+    pub(super) maker: FileMaker<'j>,
     standing: &'f [OutputFile],
     /// The first standing file that does not end before the last entry.
     at: usize,
@@ -80,7 +80,13 @@ impl<'j, 'f> Placer<'j, 'f> {
         Ok(())
     }
 
-    fn end_file(&mut self) -> Result<()> {
+    /// How many files there are: disjoint ones, and others.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.disjoint.len(), self.overflow.len())
+    }
+
+    /// Ends the file that is open; the next entry begins another.
+    pub(super) fn end_file(&mut self) -> Result<()> {
         if let Some((spot, file)) = self.open.take() {
             let files = if matches!(spot, Spot::Within(_)) { &mut self.overflow } else { &mut self.disjoint };
             files.push(file.finish()?);

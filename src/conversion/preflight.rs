@@ -45,16 +45,24 @@ pub struct Room {
     pub free_bytes: u64,
 }
 
-/// Measures the room that a conversion of `source` needs and has. `spills`: all is
-/// sorted on disk, uncompressed, on the way.
+/// Measures the room that a conversion of `source` needs and has. `spills`: all is sorted on disk, uncompressed, on the
+/// way. `built_bytes`: what an attempt before has built, which needs no room any more.
 ///
 /// # Errors
 /// `Io`. Nothing was changed.
-pub fn room(vfs: &dyn Vfs, layout: &Layout, source: &Database, target: Compression, spills: bool) -> Result<Room> {
+pub fn room(
+    vfs: &dyn Vfs,
+    layout: &Layout,
+    source: &Database,
+    target: Compression,
+    spills: bool,
+    built_bytes: u64,
+) -> Result<Room> {
     let live_bytes = tree_size(vfs, &layout.live)?;
     let output = live_bytes.max(expected_output(source, target, live_bytes)?);
     let spilled = if spills { source.table_figures()?.logical_bytes() } else { 0 };
-    let needed_bytes = (output / 10).saturating_mul(11).saturating_add(spilled).saturating_add(RESERVE_BYTES);
+    let beside = (output / 10).saturating_mul(11).saturating_add(spilled).saturating_sub(built_bytes);
+    let needed_bytes = beside.saturating_add(RESERVE_BYTES);
     let free = vfs.space(&layout.parent)?.free;
     let device = device(vfs, &layout.parent)?;
     let reserved = RESERVED.lock().get(&device).copied().unwrap_or(0);
@@ -172,16 +180,20 @@ fn may_hold_its_wal(vfs: &dyn Vfs, named: &Path, live: &Path) -> Result<bool> {
 /// Tries the swap: a rename of live onto a non-empty directory runs every check of the kernel and cannot succeed.
 ///
 /// # Errors
-/// `Unsupported` (mount point, overlay), `Io` (permission, read-only parent). The probe directory is removed again, or
-/// left behind by a crash, to be removed by the next preflight.
+/// `Unsupported` (mount point, overlay), `NoSpace`, `Io` (permission, read-only parent). The probe directory is removed
+/// again, also after a failure; a crash may leave it to the next preflight.
 pub fn require_renamable(vfs: &dyn Vfs, layout: &Layout) -> Result<()> {
     let inside = layout.probe.join("in-the-way");
     clear_probe(vfs, layout, &inside)?;
+    let tried = try_swap(vfs, layout, &inside);
+    let cleared = clear_probe(vfs, layout, &inside);
+    tried.and(cleared)
+}
+
+fn try_swap(vfs: &dyn Vfs, layout: &Layout, inside: &Path) -> Result<()> {
     vfs.make_dir(&layout.probe)?;
-    vfs.make_dir(&inside)?;
-    let tried = vfs.probe_rename(&layout.live, &layout.probe);
-    clear_probe(vfs, layout, &inside)?;
-    tried
+    vfs.make_dir(inside)?;
+    vfs.probe_rename(&layout.live, &layout.probe)
 }
 
 /// Removes our probe by `rmdir` alone, which cannot remove anything that holds something.

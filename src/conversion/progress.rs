@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// Progress is told, and the end of another thread noticed, after about so many bytes.
+pub(super) const PACE_BYTES: u64 = 256 << 10;
+
 /// At most one call of the callback in this time, but for the beginning and the end of a phase.
 const INTERVAL: Duration = Duration::from_millis(100);
 

@@ -1,16 +1,21 @@
 //! Rewriting all of a source into SST files in another key encoding.
 
 use super::borders::{Order, Swap};
+use super::buffer::{SortBuffer, SpareChunks};
 use super::codec::{Decoder, Encoder};
 use super::digest::{Content, Digest};
+use super::merge::Merge;
 use super::output::{FileMaker, OutputFile};
 use super::parallel::{Stop, in_parallel};
-use super::placer::{Placer, separate};
-use super::progress::{Phase, Reporter};
+use super::placer::separate;
+use super::progress::{PACE_BYTES, Phase, Reporter};
+use super::record::{ContentLine, FileLine, SpillLine, TaskLine};
+use super::resume::Recorder;
 use super::runs::{Limits, Runs, Written};
-use super::sorter::{BLOCK_BYTES, Merge, Sorter};
+use super::sorter::{BLOCK_BYTES, Sorter};
 use super::source::{Probe, Reader, cut_as_key};
 use super::tasks::{Plan, Task, file_bytes};
+use super::tuning::Tuning;
 use crate::encoding::{Comparator, EncodingId, KeyEncoding};
 use crate::error::{Error, ErrorKind, Result, show_key};
 use crate::fs::Vfs;
@@ -20,6 +25,7 @@ use crate::trap::trap;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What is to be rewritten, into what, with which means.
@@ -33,7 +39,7 @@ pub struct Rewrite<'a> {
     pub from: &'a dyn KeyEncoding,
     /// The encoding to write.
     pub to: &'a dyn KeyEncoding,
-    /// The staging directory; the folder of the files is made in it, and emptied if it stands.
+    /// The staging directory; the folder of the files is made in it, and what nothing speaks of removed if it stands.
     pub staging: &'a Path,
     /// How the staging database is opened.
     pub settings: &'a Settings,
@@ -43,6 +49,8 @@ pub struct Rewrite<'a> {
     pub threads: usize,
     /// Who is told how far it is.
     pub progress: &'a Reporter,
+    /// What was done by an attempt before, and where to record what is done; none: nothing is recorded.
+    pub(super) recorder: Option<&'a Recorder<'a>>,
 }
 
 /// All of the source, in files.
@@ -66,36 +74,12 @@ pub struct Rewritten {
     pub bytes_spilled: u64,
 }
 
-/// Sizes that only tests change.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Tuning {
-    /// The least and the greatest size of a task, in bytes of the source's SST files.
-    pub(super) task_bytes: (u64, u64),
-    /// The size of an SST file.
-    pub(super) file_bytes: u64,
-    /// A level with less than this in a task shares its file with others.
-    pub(super) small_bytes: usize,
-    /// With fewer entries than this the share of late ones says nothing.
-    pub(super) sample_entries: u64,
-}
-
-impl Default for Tuning {
-    fn default() -> Self {
-        Tuning {
-            task_bytes: (32 << 20, 256 << 20),
-            file_bytes: 64 << 20,
-            small_bytes: 1 << 20,
-            sample_entries: 100_000,
-        }
-    }
-}
-
+/// So many that threads which run dry at the end wait for little.
+const TASKS_PER_THREAD: u64 = 8;
 /// Of how many entries one may be late before runs are given up for a sort: 5 %.
 const ENTRIES_PER_LATE: u64 = 20;
 /// How many keys an error names that the target cannot carry.
 const NAMED_KEYS: usize = 10;
-/// Progress is told, and the end of another thread noticed, after about so many bytes.
-const PACE_BYTES: u64 = 256 << 10;
 /// What a file that is being written takes.
 const OPEN_FILE_BYTES: usize = 4 << 20;
 
@@ -119,34 +103,43 @@ fn runs_pay(from: Order, to: Order) -> bool {
 /// `Corrupt` (the source is damaged, or a row in it is not what its encoding makes), `Unrepresentable` (the target
 /// cannot carry some keys: the message names up to ten, in the order of reading), `Unsupported` (the target needs a
 /// comparator of its own), `NoSpace`, `Io`. Files may lie in staging's output folder; the source is untouched.
-pub fn rewrite(job: &Rewrite<'_>) -> Result<Rewritten> {
-    rewrite_tuned(job, &Tuning::default())
-}
-
 pub(super) fn rewrite_tuned(job: &Rewrite<'_>, tuning: &Tuning) -> Result<Rewritten> {
     if job.to.comparator() != Comparator::Bytewise {
         let message = format!("{} can be converted from, not to", EncodingId::of(job.to));
         return Err(Error::new(ErrorKind::Unsupported, "rewrite a database", message));
     }
     let folder = job.staging.join(OUTPUT);
-    crate::fs::remove_tree(job.vfs, &folder)?;
-    job.vfs.make_dir(&folder)?;
+    match job.recorder {
+        Some(recorder) if recorder.taken().built => {}
+        Some(recorder) => recorder.clear_folder()?,
+        None => {
+            crate::fs::remove_tree(job.vfs, &folder)?;
+            job.vfs.make_dir(&folder)?;
+        }
+    }
     // Figures for the progress alone: if a file cannot be read, reading it will say so.
     let logical_bytes = job.source.table_figures().map_or(0, |figures| figures.logical_bytes());
     let memory = job.source.stats().map_or(0, |stats| stats.memtable_bytes);
     let passes = if sorts_on_disk(job.from, job.to) { 2 } else { 1 };
     job.progress.begin(Phase::Rewrite, (logical_bytes + memory).saturating_mul(passes));
     let threads = job.threads.max(1);
-    let wanted = file_bytes(job.source)? / (3 * threads as u64);
-    let plan = Plan::new(job.source, job.from, wanted.clamp(tuning.task_bytes.0, tuning.task_bytes.1))?;
+    let make_plan = || {
+        let wanted = file_bytes(job.source)? / (TASKS_PER_THREAD * threads as u64);
+        Plan::new(job.source, job.from, wanted.clamp(tuning.task_bytes.0, tuning.task_bytes.1))
+    };
+    let plan = match job.recorder {
+        Some(recorder) => recorder.plan(make_plan)?,
+        None => make_plan()?,
+    };
     let orders = (plan.order, Order::of(job.to));
-    let work = Work {
+    let mut work = Work {
         job: *job,
         tuning: *tuning,
         threads: threads.min(plan.len()),
         swap: Swap::between(orders.0, orders.1),
         by_level: orders.1 == Order::Levels,
         options: SstOptions::new(job.settings),
+        spare: Arc::default(),
         folder,
         plan,
         unsorted: AtomicBool::new(sorts_on_disk(job.from, job.to)),
@@ -155,9 +148,12 @@ pub(super) fn rewrite_tuned(job: &Rewrite<'_>, tuning: &Tuning) -> Result<Rewrit
         refused: Mutex::new(BTreeMap::new()),
         refusing: AtomicBool::new(false),
     };
-    let outputs = in_parallel(work.threads, work.plan.len(), |index, stop| work.task(index, stop))?;
+    let mut outputs = work.take_over();
+    let todo: Vec<usize> = (0..work.plan.len()).filter(|task| !outputs.contains_key(task)).collect();
+    let done = in_parallel(work.threads, todo.len(), |at, stop| work.task(todo[at], stop))?;
     work.report_refused()?;
-    let rewritten = work.join(outputs)?;
+    outputs.extend(todo.into_iter().zip(done));
+    let rewritten = work.join(outputs.into_values().collect())?;
     job.progress.end();
     Ok(rewritten)
 }
@@ -171,6 +167,7 @@ struct Work<'a> {
     swap: Swap,
     by_level: bool,
     options: SstOptions,
+    spare: Arc<SpareChunks>,
     folder: PathBuf,
     /// Runs do not pay, or have shown that they do not.
     unsorted: AtomicBool,
@@ -214,8 +211,46 @@ impl Work<'_> {
             files: (self.worker_bytes() / OPEN_FILE_BYTES).clamp(4, 64),
             small_bytes: self.tuning.small_bytes,
         };
-        let sorter = Sorter::new(self.job.vfs, &self.folder, &prefix);
+        let sorter = Sorter::new(self.job.vfs, &self.folder, &prefix, SortBuffer::new(&self.spare));
         Runs::new(self.maker(prefix), sorter, self.by_level, limits)
+    }
+
+    /// The tasks that an attempt before has done.
+    fn take_over(&mut self) -> BTreeMap<usize, TaskOutput> {
+        let Some(recorder) = self.job.recorder else { return BTreeMap::new() };
+        let taken = recorder.taken();
+        let outputs: BTreeMap<usize, TaskOutput> =
+            taken.tasks.iter().filter_map(|(index, task)| Some((*index, self.output_of(task)?))).collect();
+        let entries = outputs.values().map(|output| output.content.entries).sum();
+        *self.entries.get_mut() = entries;
+        *self.late_entries.get_mut() = taken.tasks.values().map(|task| task.late_entries).sum();
+        *self.unsorted.get_mut() |= taken.tasks.values().any(|task| task.gave_up);
+        let merged = taken.merged.as_ref().map_or(0, |merged| merged.bytes);
+        self.job.progress.advance(outputs.values().map(|output| output.bytes_read).sum::<u64>() + merged, entries);
+        outputs
+    }
+
+    fn output_of(&self, task: &TaskLine) -> Option<TaskOutput> {
+        let written = Written {
+            files: task.files.iter().map(|file| file.in_folder(&self.folder)).collect(),
+            spills: task.spills.iter().map(|spill| spill.in_folder(&self.folder)).collect(),
+            ..Written::default()
+        };
+        Some(TaskOutput { written, content: task.content.content()?, bytes_read: task.bytes_read })
+    }
+
+    /// Records a task that ended.
+    fn record(&self, task: usize, output: &TaskOutput, late_entries: u64) -> Result<()> {
+        let Some(recorder) = self.job.recorder else { return Ok(()) };
+        recorder.task(TaskLine {
+            task,
+            files: output.written.files.iter().map(FileLine::of).collect(),
+            spills: output.written.spills.iter().map(SpillLine::of).collect(),
+            content: ContentLine::of(&output.content),
+            bytes_read: output.bytes_read,
+            late_entries,
+            gave_up: self.unsorted.load(Ordering::Relaxed) && !sorts_on_disk(self.job.from, self.job.to),
+        })
     }
 
     /// Reads a task to its end and writes all of it.
@@ -226,6 +261,7 @@ impl Work<'_> {
             return Ok(output);
         }
         let Rewrite { source, from, to, .. } = self.job;
+        trap!(self.job.vfs, RewriteTaskBegun);
         let mut reader = Reader::new(source, from, &self.plan, task, self.worker_bytes() / 4)?;
         let mut borders = Borders::new(self, task)?;
         let mut runs = self.runs(task);
@@ -259,8 +295,13 @@ impl Work<'_> {
         if self.refusing.load(Ordering::Relaxed) {
             return Ok(output);
         }
+        let late_entries = runs.late_entries();
         output.written = runs.finish(borders.at_end(task)?, self.plan.len() == 1)?;
         trap!(self.job.vfs, RewriteTaskDone);
+        // What is in memory cannot be recorded: with it a lone task is recorded once it is merged.
+        if output.written.memory.is_empty() {
+            self.record(index, &output, late_entries)?;
+        }
         Ok(output)
     }
 }
@@ -305,7 +346,7 @@ impl Work<'_> {
 
     /// Merges what no run took around the files of the runs.
     fn join(&self, outputs: Vec<TaskOutput>) -> Result<Rewritten> {
-        let (mut files, mut spills, mut memory) = (Vec::new(), Vec::new(), super::buffer::SortBuffer::default());
+        let (mut files, mut spills, mut memory) = (Vec::new(), Vec::new(), SortBuffer::default());
         let (mut content, mut bytes_read) = (Content::default(), 0);
         for output in outputs {
             content.merge(output.content);
@@ -323,19 +364,17 @@ impl Work<'_> {
         // Runs that were given up early are in the way of nearly all that follows: the lesser part makes way.
         let (standing, mut overflow) =
             if gave_up && in_files < in_spills { (Vec::new(), files) } else { separate(files) };
-        let mut placer = Placer::new(self.maker("merged".into()), &standing);
-        let spills_at_once = usize::try_from(self.job.memory_bytes).unwrap_or(usize::MAX) / 2 / BLOCK_BYTES;
-        let merge = Merge { vfs: self.job.vfs, folder: &self.folder, encoding: self.job.to, spills_at_once };
-        let spilled = !spills.is_empty();
-        let mut merged_bytes = 0;
-        merge.run(spills, memory, |key, value| {
-            merged_bytes += (key.len() + value.len()) as u64;
-            if spilled && merged_bytes >= PACE_BYTES {
-                self.job.progress.advance(std::mem::take(&mut merged_bytes), 0);
-            }
-            placer.put(key, value)
-        })?;
-        let (between, late) = placer.finish()?;
+        let lone = !memory.is_empty();
+        let merge = Merge {
+            vfs: self.job.vfs,
+            folder: &self.folder,
+            encoding: self.job.to,
+            at_once: usize::try_from(self.job.memory_bytes).unwrap_or(usize::MAX) / 2 / BLOCK_BYTES,
+            part_bytes: self.tuning.part_bytes,
+            recorder: self.job.recorder,
+            progress: self.job.progress,
+        };
+        let (between, late) = merge.around(&standing, spills, memory, self.maker("merged".into()))?;
         overflow.extend(late);
         let mut disjoint = standing;
         disjoint.extend(between);
@@ -351,6 +390,12 @@ impl Work<'_> {
             overflow,
         };
         self.check_counts(&rewritten)?;
+        if lone {
+            let files = rewritten.disjoint.iter().chain(&rewritten.overflow).cloned().collect();
+            let written = Written { files, ..Written::default() };
+            let late_entries = self.late_entries.load(Ordering::Relaxed);
+            self.record(0, &TaskOutput { written, content, bytes_read }, late_entries)?;
+        }
         Ok(rewritten)
     }
 

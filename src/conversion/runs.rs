@@ -75,7 +75,8 @@ impl<'j> Runs<'j> {
         if at >= self.runs.len() {
             self.runs.resize_with(at + 1, || None);
         }
-        self.runs[at].get_or_insert_default().buffer.push(key, value);
+        let run = self.runs[at].get_or_insert_with(|| Box::new(Run::new(self.shared.sorter.buffer.another())));
+        run.buffer.push(key, value);
         self.buffered_bytes += SortBuffer::entry_bytes(key, value);
     }
 
@@ -133,7 +134,7 @@ impl<'j> Runs<'j> {
             let (key, value) = run.buffer.entry(entry);
             self.shared.sorter.buffer.push(key, value);
         }
-        run.buffer = SortBuffer::default();
+        run.buffer = run.buffer.another();
     }
 
     /// Writes the lower half of a run, or all of it.
@@ -187,7 +188,6 @@ impl<'j> Runs<'j> {
 }
 
 /// The run of one level.
-#[derive(Default)]
 struct Run<'j> {
     buffer: SortBuffer,
     written: Intervals,
@@ -195,6 +195,10 @@ struct Run<'j> {
 }
 
 impl<'j> Run<'j> {
+    fn new(buffer: SortBuffer) -> Self {
+        Run { buffer, written: Intervals::default(), open: None }
+    }
+
     /// Writes the first `count` entries of the sorted buffer.
     fn flush(&mut self, count: usize, borders: &[Vec<u8>], shared: &mut Shared<'j>) -> Result<()> {
         let mut at = 0;
@@ -254,7 +258,8 @@ impl<'j> Run<'j> {
             file.put(key, value)?;
             at += 1;
             let ends = at == count || limit.is_some_and(|limit| self.buffer.key(at) >= limit);
-            if ends || file.is_full() {
+            let is_full = file.is_full();
+            if ends || is_full {
                 file.reached(self.buffer.key(at - 1));
                 self.written.insert(&file.smallest, &file.largest);
             }
@@ -262,7 +267,7 @@ impl<'j> Run<'j> {
                 self.open = Some(file);
                 return Ok(at);
             }
-            if file.is_full() {
+            if is_full {
                 shared.files.push(file.finish()?);
                 file = shared.maker.create()?;
             }

@@ -38,7 +38,8 @@ impl Plan {
     pub(super) fn new(database: &Database, encoding: &dyn KeyEncoding, task_bytes: u64) -> Result<Self> {
         let order = Order::of(encoding);
         let levels = if order == Order::Levels { levels(database)? } else { Vec::new() };
-        let mut pieces = pieces(database, encoding.comparator(), task_bytes)?;
+        // Pieces much smaller than a task make tasks of like size.
+        let mut pieces = pieces(database, encoding.comparator(), task_bytes / 8)?;
         if order == Order::Levels {
             pieces.iter_mut().for_each(|piece| piece.position = path(&piece.position).to_vec());
         }

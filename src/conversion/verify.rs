@@ -3,7 +3,9 @@
 use super::codec::Decoder;
 use super::digest::Content;
 use super::parallel::{Stop, in_parallel};
-use super::progress::{Phase, Reporter};
+use super::progress::{PACE_BYTES, Phase, Reporter};
+use super::record::{ContentLine, Scan, TileLine, Tiles};
+use super::resume::Recorder;
 use super::source::Line;
 use super::tasks::{cuts, file_bytes, pieces};
 use crate::encoding::KeyEncoding;
@@ -26,10 +28,10 @@ pub enum Cuts {
 }
 
 impl Cuts {
-    /// Bytes of a piece that a cut may follow, and of a tile, where even tiles had `even` bytes.
-    fn sizes(self, even: u64) -> (u64, u64) {
+    /// Bytes of a piece that a cut may follow, and of a tile, where even tiles had `even` bytes, and the greatest `most`.
+    fn sizes(self, even: u64, most: u64) -> (u64, u64) {
         match self {
-            Cuts::AtFiles => (TILE_BYTES, even),
+            Cuts::AtFiles => (most, even),
             // Pieces that are no divisor of a file begin elsewhere than files do.
             Cuts::WithinFiles => (even / 3 + 1, even * 2 / 3),
             #[cfg(test)]
@@ -38,12 +40,8 @@ impl Cuts {
     }
 }
 
-/// A tile is at most so large, in bytes of SST files.
-const TILE_BYTES: u64 = 128 << 20;
-/// A database smaller than this is one tile.
-const TILE_BYTES_MIN: u64 = 4 << 20;
-/// Progress is told, and the end of another thread noticed, after about so many bytes.
-const PACE_BYTES: u64 = 256 << 10;
+/// A database smaller than the one is one tile, and a tile is at most as large as the other, in bytes of SST files.
+pub(super) const TILE_BYTES: (u64, u64) = (4 << 20, 128 << 20);
 
 /// Counts and digests all of the caller's entries; every key must decode, strictly.
 ///
@@ -65,44 +63,97 @@ pub fn scan_with(
     cut: Cuts,
     progress: &Reporter,
 ) -> Result<Content> {
+    let cuts = tiles(database, encoding, threads, cut, TILE_BYTES)?;
+    scan_tiles(database, encoding, threads, Tiles { cuts, ..Tiles::default() }, &|_, _, _| Ok(()), progress)
+}
+
+/// As [`scan_with`]; what of it was read is recorded, and not read again.
+///
+/// # Errors
+/// As [`scan`].
+pub(super) fn scan_recorded(
+    database: &Database,
+    encoding: &dyn KeyEncoding,
+    threads: usize,
+    (of, cut, tile_bytes): (Scan, Cuts, (u64, u64)),
+    recorder: &Recorder<'_>,
+    progress: &Reporter,
+) -> Result<Content> {
+    let tiles = recorder.scan(of, || tiles(database, encoding, threads, cut, tile_bytes))?;
+    let record = |tile: usize, content: &Content, bytes: u64| {
+        recorder.tile(TileLine { of, tile, content: ContentLine::of(content), bytes })
+    };
+    scan_tiles(database, encoding, threads, tiles, &record, progress)
+}
+
+/// Where tiles are cut.
+fn tiles(
+    database: &Database,
+    encoding: &dyn KeyEncoding,
+    threads: usize,
+    cut: Cuts,
+    (least, most): (u64, u64),
+) -> Result<Vec<Vec<u8>>> {
+    let even = (file_bytes(database)? / (4 * threads.max(1) as u64)).clamp(least, most);
+    let (piece_bytes, tile_bytes) = cut.sizes(even, most);
+    let pieces = pieces(database, encoding.comparator(), piece_bytes)?;
+    Ok(cuts(pieces, encoding.comparator(), tile_bytes))
+}
+
+fn scan_tiles(
+    database: &Database,
+    encoding: &dyn KeyEncoding,
+    threads: usize,
+    Tiles { cuts, read }: Tiles,
+    record: &(dyn Fn(usize, &Content, u64) -> Result<()> + Sync),
+    progress: &Reporter,
+) -> Result<Content> {
     let logical_bytes = database.table_figures().map_or(0, |figures| figures.logical_bytes());
     progress.begin(Phase::Verify, logical_bytes);
-    let threads = threads.max(1);
-    let even = (file_bytes(database)? / (4 * threads as u64)).clamp(TILE_BYTES_MIN, TILE_BYTES);
-    let (piece_bytes, tile_bytes) = cut.sizes(even);
-    let pieces = pieces(database, encoding.comparator(), piece_bytes)?;
-    let cuts = cuts(pieces, encoding.comparator(), tile_bytes);
-    let contents = in_parallel(threads, cuts.len() + 1, |tile, stop| {
+    let mut all = Content::default();
+    for (content, bytes) in read.values() {
+        all.merge(*content);
+        progress.advance(*bytes, content.entries);
+    }
+    let todo: Vec<usize> = (0..=cuts.len()).filter(|tile| !read.contains_key(tile)).collect();
+    // Reads past the page cache wait for the disk: half of the threads hash meanwhile.
+    let scanning = threads.max(1) * if database.settings().direct_reads { 2 } else { 1 };
+    let contents = in_parallel(scanning, todo.len(), |at, stop| {
+        let tile = todo[at];
         let start = tile.checked_sub(1).map_or(&[][..], |before| cuts[before].as_slice());
         let end = cuts.get(tile).cloned();
-        scan_tile(
-            Line::new(database, encoding.comparator(), start, end, Line::READAHEAD_BYTES)?,
-            encoding,
-            stop,
-            progress,
-        )
+        let line = Line::new(database, encoding.comparator(), start, end, Line::READAHEAD_BYTES)?;
+        let (content, bytes) = scan_tile(line, encoding, stop, progress)?;
+        record(tile, &content, bytes)?;
+        Ok(content)
     })?;
-    let mut all = Content::default();
     contents.into_iter().for_each(|content| all.merge(content));
     progress.end();
     Ok(all)
 }
 
-fn scan_tile(mut line: Line<'_>, encoding: &dyn KeyEncoding, stop: &Stop, progress: &Reporter) -> Result<Content> {
+/// The content of a tile, and the bytes of it that were read.
+fn scan_tile(
+    mut line: Line<'_>,
+    encoding: &dyn KeyEncoding,
+    stop: &Stop,
+    progress: &Reporter,
+) -> Result<(Content, u64)> {
     let mut content = Content::default();
     let mut decoder = Decoder::new(encoding);
-    let (mut bytes, mut told) = (0, 0);
+    let (mut bytes, mut told, mut all_bytes) = (0, 0, 0);
     while let Some((encoded, value)) = line.next()? {
         content.add(decoder.decode(encoded)?, value);
         bytes += (encoded.len() + value.len()) as u64;
         if bytes >= PACE_BYTES {
             stop.check()?;
             progress.advance(bytes, content.entries - told);
+            all_bytes += bytes;
             (bytes, told) = (0, content.entries);
         }
     }
     progress.advance(bytes, content.entries - told);
-    Ok(content)
+    Ok((content, all_bytes + bytes))
 }
 
 /// Counts and digests the caller's half of the internal records, with their names as they are stored. A database

@@ -47,6 +47,12 @@ impl Engine {
 }
 
 impl Inner {
+    /// RocksDB's own checkpoint at a path that does not exist.
+    pub(super) fn copy_files(&self, path: &Path) -> Result<()> {
+        let _wal_files = self.wal_files.lock();
+        self.database.checkpoint(path)
+    }
+
     /// RocksDB itself would remove what it takes for its own temporary directory.
     fn require_free(&self, target: &Layout) -> Result<()> {
         let names = [
@@ -69,7 +75,7 @@ impl Inner {
 
     fn make_checkpoint(&self, target: &Layout) -> Result<Marker> {
         let vfs = &*self.vfs;
-        self.database.checkpoint(&target.staging)?;
+        self.copy_files(&target.staging)?;
         vfs.make_private(&target.staging)?;
         trap!(vfs, CheckpointMade);
         let marker = self.give_identity(&target.staging)?;

@@ -39,6 +39,13 @@ impl Stamps {
         *last = now.max(*last);
         last.to_le_bytes()
     }
+
+    /// No stamp is below `floor` from now on.
+    #[cfg(any(test, feature = "log-backup", feature = "traps"))]
+    pub(super) fn raise(&self, floor: u64) {
+        let mut last = self.last.lock();
+        *last = floor.max(*last);
+    }
 }
 
 fn clock() -> u64 {
@@ -64,6 +71,15 @@ mod tests {
     fn a_clock_that_goes_back_is_not_believed() {
         let stamps = Stamps::new(Some(Arc::new(Backwards(AtomicU64::new(1000)))));
         assert_eq!([stamps.next(), stamps.next()], [1000u64.to_le_bytes(); 2]);
+    }
+
+    #[test]
+    fn no_stamp_is_below_the_floor() {
+        let stamps = Stamps::new(Some(Arc::new(Backwards(AtomicU64::new(1000)))));
+        stamps.raise(5000);
+        assert_eq!(stamps.next(), 5000u64.to_le_bytes());
+        stamps.raise(7);
+        assert_eq!(stamps.next(), 5000u64.to_le_bytes());
     }
 
     #[test]

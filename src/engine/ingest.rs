@@ -1,12 +1,20 @@
 //! Bulk loading: sorted entries become SST files that RocksDB takes in as they are, past WAL and memtables.
+//!
+//! The log of an attached database would not see them. There, the files are linked into `pending_ingest/`, and two batches
+//! say when a load begins and how it has ended, with nothing written between them: so whoever ships the log knows what it
+//! was and where it belongs, and an open after a crash in between repeats it, on the very state that it met.
 
-use super::Engine;
+use super::attached::{Alone, Attached};
+use super::{Engine, Inner};
+use crate::attachment::{LOAD_FORMAT, Load, LoadState};
 use crate::error::{Error, ErrorKind, Result, show_key};
 use crate::fs::{FileKind, Vfs, remove_tree};
-use crate::layout::{INGEST, Layout};
-use crate::rocks::{SstOptions, SstWriter};
+use crate::layout::{INGEST, INTERNAL_INGEST, Layout, PENDING_INGEST, TEMPORARY_SUFFIX};
+use crate::rocks::{Database, Family, SstOptions, SstWriter, WriteBatch};
+use crate::trap::trap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use uuid::Uuid;
 
 /// A file is completed when it has this many bytes.
 const FILE_BYTES: u64 = 64 << 20;
@@ -21,6 +29,10 @@ pub(super) fn sweep(vfs: &dyn Vfs, layout: &Layout) {
     if let Err(error) = swept {
         tracing::warn!(%error, "files of an interrupted bulk load stay behind");
     }
+}
+
+fn sst_name(number: usize) -> String {
+    format!("{number:06}.sst")
 }
 
 /// Makes a directory that others may be making too.
@@ -41,29 +53,26 @@ impl Engine {
     ///
     /// # Errors
     /// `InvalidArgument` for a key that is not after the one before it, `Unrepresentable`, the error that the entries
-    /// themselves brought, `NoSpace`, `Io`: nothing was loaded. `Unsupported` if the database has a log backup, which
-    /// would not see them.
+    /// themselves brought, `NoSpace`, `Io`: nothing was loaded. In a database with a log backup, an error while the log is
+    /// told may leave open whether they are in: then every later write fails with `Closed`, and the next open loads them.
     pub fn ingest<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         &self,
         entries: impl IntoIterator<Item = Result<(K, V)>>,
     ) -> Result<u64> {
         let inner = &*self.inner;
-        if inner.stamps.is_some() {
-            let message = "the database has a log backup, which does not see bulk loads yet";
-            return Err(inner.place(Error::new(ErrorKind::Unsupported, "load entries", message)));
-        }
         let output = inner.layout.live.join(INGEST);
         let folder = output.join(inner.ingests.fetch_add(1, Ordering::Relaxed).to_string());
         ensure_dir(&*inner.vfs, &output)?;
         inner.vfs.make_dir(&folder)?;
         let loaded = self.write_files(&folder, entries).and_then(|(files, count)| {
-            inner.database.ingest(&files)?;
+            match &inner.attached {
+                Some(attached) if !files.is_empty() => inner.loading(attached).load(&files)?,
+                _ => inner.database.ingest(&files)?,
+            }
             Ok(count)
         });
         // RocksDB has moved what it took; what is left is swept again when the database is opened.
-        if let Err(error) = remove_tree(&*inner.vfs, &folder) {
-            tracing::warn!(%error, "files of a bulk load stay behind");
-        }
+        forget(&*inner.vfs, &folder);
         loaded
     }
 
@@ -91,7 +100,7 @@ impl Engine {
             let writer = match &mut writer {
                 Some(writer) => writer,
                 None => {
-                    let path = folder.join(format!("{:06}.sst", files.len()));
+                    let path = folder.join(sst_name(files.len()));
                     writer.insert(SstWriter::create(&options, &path)?)
                 }
             };
@@ -116,5 +125,171 @@ impl Engine {
             show_key(key)
         );
         self.inner.place(Error::new(ErrorKind::InvalidArgument, "load entries", message))
+    }
+}
+
+/// An attached database that files are loaded into.
+pub(super) struct Loading<'a> {
+    pub vfs: &'a dyn Vfs,
+    pub live: &'a Path,
+    pub database: &'a Database,
+    pub attached: &'a Attached,
+}
+
+impl Loading<'_> {
+    fn folders(&self) -> PathBuf {
+        self.live.join(PENDING_INGEST)
+    }
+
+    /// The folder of a load, and what it is called before the log knows of it.
+    fn folder(&self, group: Uuid) -> (PathBuf, PathBuf) {
+        let folders = self.folders();
+        (folders.join(group.to_string()), folders.join(format!("{group}{TEMPORARY_SUFFIX}")))
+    }
+
+    fn load(&self, files: &[PathBuf]) -> Result<()> {
+        let group = Uuid::new_v4();
+        let (named, unnamed) = self.folder(group);
+        ensure_dir(self.vfs, &self.folders())?;
+        if let Err(error) = self.link(files, &unnamed) {
+            forget(self.vfs, &unnamed);
+            return Err(error);
+        }
+        trap!(self.vfs, LoadLinked);
+        let mut alone = self.attached.alone(self.database)?;
+        let mut load = Load {
+            format: LOAD_FORMAT,
+            group,
+            files: u32::try_from(files.len()).unwrap_or(u32::MAX),
+            sequence: self.database.last_sequence() + 1,
+            state: LoadState::Begun,
+        };
+        alone.begin();
+        self.note(&alone, &load)?;
+        trap!(self.vfs, LoadIntended);
+        let taken = self.name(&unnamed, &named).and_then(|()| self.database.ingest(files));
+        if let Err(error) = taken {
+            load.state = LoadState::Failed { after: self.database.last_sequence() };
+            self.note(&alone, &load)?;
+            alone.end();
+            forget(self.vfs, &named);
+            forget(self.vfs, &unnamed);
+            return Err(error);
+        }
+        trap!(self.vfs, LoadTaken);
+        self.end(&mut alone, load)
+    }
+
+    /// Links the files into a folder that is durable then.
+    fn link(&self, files: &[PathBuf], folder: &Path) -> Result<()> {
+        self.vfs.make_dir(folder)?;
+        for (number, file) in files.iter().enumerate() {
+            self.vfs.hard_link(file, &folder.join(sst_name(number)))?;
+        }
+        self.vfs.sync_dir(folder)?;
+        self.vfs.sync_dir(&self.folders())?;
+        self.vfs.sync_dir(self.live)
+    }
+
+    /// Gives a folder the name that says that the log knows of it.
+    fn name(&self, unnamed: &Path, named: &Path) -> Result<()> {
+        self.vfs.rename_no_replace(unnamed, named)?;
+        self.vfs.sync_dir(&self.folders())?;
+        trap!(self.vfs, LoadNamed);
+        Ok(())
+    }
+
+    fn note(&self, alone: &Alone<'_>, load: &Load) -> Result<()> {
+        let mut batch = WriteBatch::new();
+        batch.put(self.database, Family::Internal, INTERNAL_INGEST, &load.to_bytes()?)?;
+        alone.write(self.database, batch)
+    }
+
+    fn end(&self, alone: &mut Alone<'_>, mut load: Load) -> Result<()> {
+        load.state = LoadState::Done { after: self.database.last_sequence() };
+        self.note(alone, &load)?;
+        alone.end();
+        trap!(self.vfs, LoadNoted);
+        Ok(())
+    }
+
+    /// Repeats a load that a crash has interrupted, and removes what the log does not know of. Nobody else may load.
+    /// `in_log`: the log tells of loads, so one that it calls begun is missed also where no folder is left of it.
+    pub(super) fn finish(&self, in_log: bool) -> Result<()> {
+        let folders = self.vfs.stat(&self.folders())?.is_some();
+        if !folders && !in_log {
+            return Ok(());
+        }
+        let last = Load::last(self.database)?;
+        if let Some(load) = last.as_ref().filter(|load| load.state == LoadState::Begun) {
+            self.repeat(load)?;
+        }
+        if !folders {
+            return Ok(());
+        }
+        let failed =
+            last.filter(|load| matches!(load.state, LoadState::Failed { .. })).map(|load| load.group.to_string());
+        for name in self.vfs.list(&self.folders())? {
+            if name.ends_with(TEMPORARY_SUFFIX) || failed.as_ref() == Some(&name) {
+                forget(self.vfs, &self.folders().join(name));
+            }
+        }
+        Ok(())
+    }
+
+    fn repeat(&self, load: &Load) -> Result<()> {
+        let (named, unnamed) = self.folder(load.group);
+        if self.vfs.stat(&named)?.is_none() && self.vfs.stat(&unnamed)?.is_some() {
+            self.name(&unnamed, &named)?;
+        }
+        let mut alone = self.attached.alone(self.database)?;
+        alone.begin();
+        let again = self.live.join(INGEST).join("again");
+        self.database.ingest(&self.link_again(&named, load.files, &again)?)?;
+        trap!(self.vfs, LoadTaken);
+        self.end(&mut alone, load.clone())?;
+        forget(self.vfs, &again);
+        Ok(())
+    }
+
+    /// RocksDB moves what it takes, and the log still needs it: it is given second names.
+    fn link_again(&self, folder: &Path, files: u32, again: &Path) -> Result<Vec<PathBuf>> {
+        ensure_dir(self.vfs, &self.live.join(INGEST))?;
+        remove_tree(self.vfs, again)?;
+        self.vfs.make_dir(again)?;
+        let mut links = Vec::new();
+        for name in (0..files as usize).map(sst_name) {
+            let (file, link) = (folder.join(&name), again.join(&name));
+            if self.vfs.stat(&file)?.is_none() {
+                let message = "a file of a bulk load that was interrupted is gone";
+                return Err(Error::new(ErrorKind::Corrupt, "repeat a bulk load", message).at(file));
+            }
+            self.vfs.hard_link(&file, &link)?;
+            links.push(link);
+        }
+        Ok(links)
+    }
+}
+
+fn forget(vfs: &dyn Vfs, folder: &Path) {
+    if let Err(error) = remove_tree(vfs, folder) {
+        tracing::warn!(%error, "files of a bulk load stay behind");
+    }
+}
+
+impl Inner {
+    fn loading<'a>(&'a self, attached: &'a Attached) -> Loading<'a> {
+        Loading { vfs: &*self.vfs, live: &self.layout.live, database: &self.database, attached }
+    }
+}
+
+impl Engine {
+    /// Brings a bulk load to an end that a crash has interrupted. Also where the database is not attached any more: later
+    /// it would be repeated on top of what was written since.
+    pub(super) fn finish_load(&self) -> Result<()> {
+        match &self.inner.attached {
+            Some(attached) => self.inner.loading(attached).finish(true),
+            None => self.inner.loading(&Attached::new(None)).finish(false),
+        }
     }
 }

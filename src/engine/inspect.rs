@@ -1,6 +1,7 @@
 //! Looking at a place without a lock and without writing: what stands there, and what the next open would do.
 
 use super::options::Options;
+use crate::control::BYTES_MAX;
 use crate::error::Result;
 use crate::fs::{FileKind, Vfs, tree_size};
 use crate::layout::Layout;
@@ -10,7 +11,7 @@ use crate::place::journal::{Journal, Phase};
 use crate::place::{self, Sight};
 use crate::rocks::{Database, Settings};
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What stands at one of the names beside a database, or at its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -60,23 +61,59 @@ pub struct Inspection {
     pub siblings: Vec<Sibling>,
 }
 
+/// A look is repeated so many times while the place is being changed. A change has fewer steps than that.
+const LOOKS_MAX: usize = 40;
+
 /// Looks at the place of `path`. Takes no lock and writes nothing, so while another process changes it the answer may be
-/// of a moment ago.
+/// of a moment ago; but it is of one moment.
 ///
 /// # Errors
 /// `InvalidArgument` (the name), `Io`.
 pub fn inspect(path: impl AsRef<Path>, options: &Options) -> Result<Inspection> {
     let vfs = options.file_operations()?;
-    let vfs = &*vfs;
     let layout = Layout::new(path.as_ref())?;
-    let sight = place::observe(vfs, &layout)?;
+    let mut before = Scene::of(&*vfs, &layout)?;
+    let mut looks = 0;
+    loop {
+        let seen = look(&*vfs, &layout, options);
+        let after = Scene::of(&*vfs, &layout)?;
+        looks += 1;
+        if before == after || looks == LOOKS_MAX {
+            return seen;
+        }
+        before = after;
+    }
+}
+
+/// What stands at the names of a place, and what the journal says: every step of a change alters it. Without the lock
+/// that is how a look knows that it saw no mixture.
+#[derive(PartialEq)]
+struct Scene {
+    journal: Option<Vec<u8>>,
+    /// Device and inode of each.
+    siblings: Vec<Option<(u64, u64)>>,
+}
+
+impl Scene {
+    fn of(vfs: &dyn Vfs, layout: &Layout) -> Result<Scene> {
+        // What is no journal, or is just being replaced, has no bytes here; looking at it tells.
+        let journal = vfs.read(&layout.journal, BYTES_MAX).ok();
+        let names = [&layout.live, &layout.staging, &layout.backup_dir, &layout.trash, &layout.restore];
+        let which = |path: &PathBuf| Ok(vfs.stat(path)?.map(|stat| (stat.device, stat.inode)));
+        let siblings = names.into_iter().map(which).collect::<Result<_>>()?;
+        Ok(Scene { journal, siblings })
+    }
+}
+
+fn look(vfs: &dyn Vfs, layout: &Layout, options: &Options) -> Result<Inspection> {
+    let sight = place::observe(vfs, layout)?;
     let (row, action) = decide::decide(&sight.observed);
     let legacy = sight.observed.live == Live::Whole && sight.marker.is_none();
     let encoding = match &sight.marker {
         Some(marker) => Some(marker.encoding.clone()),
         None => legacy.then(|| crate::encoding::EncodingId::of(&crate::encoding::SlashSpans)),
     };
-    let siblings = siblings(vfs, &layout, &sight)?;
+    let siblings = siblings(vfs, layout, &sight)?;
     Ok(Inspection {
         path: layout.live.display().to_string(),
         encoding: encoding.as_ref().map(|id| id.name.clone()),
@@ -86,8 +123,8 @@ pub fn inspect(path: impl AsRef<Path>, options: &Options) -> Result<Inspection> 
         state: state_name(&sight, action).into(),
         next_action: next_action(action, &sight),
         row,
-        reason: (action == Action::Refuse).then(|| place::refusal(&layout, row, &sight).message().to_owned()),
-        entries_estimate: entries_estimate(vfs, &layout, options, legacy, &sight),
+        reason: (action == Action::Refuse).then(|| place::refusal(layout, row, &sight).message().to_owned()),
+        entries_estimate: entries_estimate(vfs, layout, options, legacy, &sight),
         bytes: siblings.iter().find(|sibling| sibling.role == "live").map_or(0, |sibling| sibling.bytes),
         sealed: sight.marker.as_ref().and_then(|marker| marker.sealed.clone()),
         attached: vfs.stat(&layout.live.join(crate::layout::LOG_BACKUP))?.is_some(),
@@ -131,7 +168,9 @@ fn next_action(action: Action, sight: &Sight) -> String {
         Action::Absent => "say that there is no database (or create one, if asked)",
         Action::Open if sight.marker.is_none() => "refuse to write; convert if an encoding is named",
         Action::Open => "open it",
-        Action::Keep => "open it; the unfinished conversion is started again or dropped",
+        Action::Keep => {
+            "open it; the unfinished conversion goes on if its encoding is asked for, and is dropped if not"
+        }
         Action::OpenThenSweep => "open it, then remove what the finished change left",
         Action::Drop => "remove the unfinished staging directory, then open what is live",
         Action::DiscardOlder => "go on with the swap: the database that was kept before is removed",

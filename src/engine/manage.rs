@@ -1,6 +1,6 @@
 //! What an operator does to a database as a whole. Every function locks the place for as long as it runs.
 
-use super::open::{Settled, convert_if_wanted, settle_for_change, settled};
+use super::open::{Settled, convert_if_wanted, settled};
 use super::options::Options;
 use crate::conversion::{self, Content, Plan, Report, Reporter};
 use crate::encoding::{Comparator, EncodingId, KeyEncoding};
@@ -27,7 +27,6 @@ pub fn create(path: impl AsRef<Path>, options: &Options) -> Result<Marker> {
     let mut place = lock(path.as_ref(), options)?;
     let natural: Arc<dyn KeyEncoding> = Arc::new(crate::encoding::Natural);
     let encoding = options.encoding.as_ref().unwrap_or(&natural);
-    settle_for_change(&mut place)?;
     let rest = place::create(&mut place, &NewDatabase { encoding, settings: &options.settings() })?;
     let Rest::Open { marker: Some(marker), leftover } = rest else {
         return Err(Error::new(ErrorKind::Io, "create a database", "it is not there after all").at(&place.layout.live));
@@ -38,13 +37,14 @@ pub fn create(path: impl AsRef<Path>, options: &Options) -> Result<Marker> {
     Ok(marker)
 }
 
-/// Converts the database to the encoding that the options name. `None`: it has that encoding already.
+/// Converts the database to the encoding that the options name. `None`: it has that encoding already. A conversion to it
+/// that was interrupted goes on where it was, verified and kept as it was begun.
 ///
 /// # Errors
 /// As opening it; see [`crate::Engine::open`].
 pub fn convert(path: impl AsRef<Path>, options: &Options) -> Result<Option<Report>> {
     let mut place = lock(path.as_ref(), options)?;
-    let rest = settle_for_change(&mut place)?;
+    let rest = place.settle()?;
     let now = settled(options, &place, rest)?;
     let (now, report) = convert_if_wanted(&mut place, options, now)?;
     let database = Database::open_read_only(&*place.vfs, &place.layout.live, &settings_for(options, &now))?;
@@ -68,7 +68,7 @@ fn settings_for(options: &Options, now: &Settled) -> Settings {
 /// What preflight would refuse; `Refused` while an interrupted change is to be recovered first.
 pub fn plan_conversion(path: impl AsRef<Path>, options: &Options) -> Result<Option<Plan>> {
     let mut place = lock(path.as_ref(), options)?;
-    let marker = place.look()?;
+    let marker = place.look_before_change()?;
     let from = options.known(marker.as_ref()).map_err(|error| error.at(&place.layout.live))?;
     let Some(to) = options.encoding.clone() else { return Ok(None) };
     if EncodingId::of(&*from) == EncodingId::of(&*to) {

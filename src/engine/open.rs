@@ -4,12 +4,15 @@
 //! rest; the identity inside the database is compared with its marker before a handle is given out; opening a database
 //! that needs nothing writes nothing of ours but the lock's informative content.
 
+use super::attached::Attached;
+use super::ingest::Loading;
 use super::options::{OnMismatch, Options};
 use super::{Engine, Parts};
 use crate::attachment;
 use crate::conversion::{self, Conversion, Report, Reporter};
 use crate::encoding::{EncodingId, KeyEncoding, Natural, SlashSpans};
 use crate::error::{Error, ErrorKind, Result};
+use crate::layout::PENDING_INGEST;
 use crate::marker::Marker;
 use crate::place::journal::Journal;
 use crate::place::{self, NewDatabase, Place, Rest};
@@ -25,6 +28,8 @@ pub(super) struct Settled {
     pub marker: Option<Marker>,
     /// What is to be swept once live is open.
     pub leftover: Option<Journal>,
+    /// A change towards its replacement that was interrupted.
+    pub interrupted: Option<Journal>,
 }
 
 impl Options {
@@ -63,6 +68,7 @@ impl Options {
             memory_bytes: self.memory_bytes as u64,
             threads: self.parallelism,
             reporter,
+            tuning: self.tuning,
         }
     }
 }
@@ -92,7 +98,9 @@ impl Engine {
             place.sweep(leftover);
         }
         super::ingest::sweep(&*place.vfs, &place.layout);
-        assemble(place, database, settled.encoding, marker, &options, attached)
+        let engine = assemble(place, database, settled.encoding, marker, &options, attached)?;
+        engine.finish_load()?;
+        Ok(engine)
     }
 
     /// Opens the database at `path` for reading alone: neither recovers nor converts, and writes nothing.
@@ -135,7 +143,7 @@ fn assemble(
     encoding: Arc<dyn KeyEncoding>,
     marker: Marker,
     options: &Options,
-    stamps: bool,
+    attached: bool,
 ) -> Result<Engine> {
     let (vfs, layout, lock) = place.into_parts();
     Ok(Engine::assemble(Parts {
@@ -146,7 +154,7 @@ fn assemble(
         encoding,
         marker,
         durability: options.durability,
-        stamps,
+        attached,
         hooks: options.hooks.clone(),
     }))
 }
@@ -173,9 +181,9 @@ fn legacy(place: &Place) -> Error {
 
 /// The settled state of a place at rest.
 pub(super) fn settled(options: &Options, place: &Place, rest: Rest) -> Result<Settled> {
-    let (marker, leftover) = match rest {
-        Rest::Open { marker, leftover } => (marker, leftover),
-        Rest::Building { marker, .. } => (marker, None),
+    let (marker, leftover, interrupted) = match rest {
+        Rest::Open { marker, leftover } => (marker, leftover, None),
+        Rest::Building { marker, journal } => (marker, None, Some(journal)),
         Rest::Absent => {
             return Err(Error::new(ErrorKind::NotFound, "open the database", "there is none")
                 .at(&place.layout.live)
@@ -183,22 +191,11 @@ pub(super) fn settled(options: &Options, place: &Place, rest: Rest) -> Result<Se
         }
     };
     let encoding = options.known(marker.as_ref()).map_err(|error| error.at(&place.layout.live))?;
-    Ok(Settled { encoding, marker, leftover })
-}
-
-/// Brings the place to rest; an interrupted conversion is dropped (what it had built cannot be resumed).
-pub(super) fn settle_for_change(place: &mut Place) -> Result<Rest> {
-    match place.settle()? {
-        Rest::Building { marker, journal } => {
-            place::abandon(place, &journal)?;
-            Ok(Rest::Open { marker, leftover: None })
-        }
-        rest => Ok(rest),
-    }
+    Ok(Settled { encoding, marker, leftover, interrupted })
 }
 
 fn settle_or_create(place: &mut Place, options: &Options) -> Result<Settled> {
-    let mut rest = settle_for_change(place)?;
+    let mut rest = place.settle()?;
     if matches!(rest, Rest::Absent) && options.create_if_missing {
         let natural: Arc<dyn KeyEncoding> = Arc::new(Natural);
         let encoding = options.encoding.as_ref().unwrap_or(&natural);
@@ -207,17 +204,41 @@ fn settle_or_create(place: &mut Place, options: &Options) -> Result<Settled> {
     settled(options, place, rest)
 }
 
-/// Converts if the options name another encoding than the database has.
+/// Brings a bulk load to an end that a crash has interrupted: its files are in the encoding that is to be left.
+fn finish_load(place: &Place, options: &Options, now: &Settled) -> Result<()> {
+    let live = &place.layout.live;
+    let Some(marker) = &now.marker else { return Ok(()) };
+    if place.vfs.stat(&live.join(PENDING_INGEST))?.is_none() {
+        return Ok(());
+    }
+    let attached = attachment::read(&*place.vfs, live)?.is_some();
+    let settings = Settings { keep_wal: attached, ..options.settings() };
+    let database = Database::open(&*place.vfs, live, &settings)?;
+    place::check_identity(&database, marker)?;
+    super::ingest::sweep(&*place.vfs, &place.layout);
+    let attached = Attached::new(options.hooks.clone());
+    Loading { vfs: &*place.vfs, live, database: &database, attached: &attached }.finish(false)?;
+    database.close()
+}
+
+/// Converts if the options name another encoding than the database has. A conversion that was interrupted is gone on
+/// with if that encoding is its target; if not, what it has built is dropped, since whoever gets a handle may write, and
+/// what was built of the state before is worth nothing then.
 pub(super) fn convert_if_wanted(
     place: &mut Place,
     options: &Options,
     mut now: Settled,
 ) -> Result<(Settled, Option<Report>)> {
-    let Some(wanted) = &options.encoding else { return Ok((now, None)) };
-    let (has, wants) = (EncodingId::of(&*now.encoding), EncodingId::of(&**wanted));
-    if has == wants {
+    let has = EncodingId::of(&*now.encoding);
+    let differs = |wanted: &&Arc<dyn KeyEncoding>| EncodingId::of(&***wanted) != has;
+    let Some(wanted) = options.encoding.as_ref().filter(differs) else {
+        // Nobody writes to a legacy database.
+        if let Some(journal) = now.interrupted.take_if(|_| now.marker.is_some()) {
+            place::abandon(place, &journal)?;
+        }
         return Ok((now, None));
-    }
+    };
+    let wants = EncodingId::of(&**wanted);
     if options.on_mismatch == OnMismatch::Refuse {
         let message = format!("it is in the encoding {has}, {wants} was asked for, and converting was not allowed");
         return Err(Error::new(ErrorKind::Conflict, "open the database", message)
@@ -227,9 +248,10 @@ pub(super) fn convert_if_wanted(
     if let Some(leftover) = now.leftover.take() {
         place.try_sweep(&leftover)?;
     }
+    finish_load(place, options, &now)?;
     let settings = options.settings();
     let reporter = options.reporter();
     let job = options.conversion(now.encoding.clone(), wanted.clone(), now.marker.as_ref(), &settings, &reporter);
-    let (report, rest) = conversion::convert(place, &job)?;
+    let (report, rest) = conversion::convert(place, &job, now.interrupted.as_ref())?;
     Ok((settled(options, place, rest)?, Some(report)))
 }

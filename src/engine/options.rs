@@ -1,7 +1,7 @@
 //! How a database is opened: a builder.
 
 use super::Hooks;
-use crate::conversion::ProgressCallback;
+use crate::conversion::{ProgressCallback, Tuning};
 use crate::encoding::{EncodingId, Encodings, KeyEncoding};
 use crate::error::Result;
 #[cfg(feature = "traps")]
@@ -70,6 +70,7 @@ pub struct Options {
     pub(crate) on_mismatch: OnMismatch,
     pub(crate) progress: Option<ProgressCallback>,
     pub(crate) hooks: Option<Arc<dyn Hooks>>,
+    pub(crate) tuning: Tuning,
     #[cfg(feature = "traps")]
     pub(crate) vfs: Option<Arc<dyn Vfs>>,
 }
@@ -93,6 +94,7 @@ impl Default for Options {
             on_mismatch: OnMismatch::default(),
             progress: None,
             hooks: None,
+            tuning: Tuning::default(),
             #[cfg(feature = "traps")]
             vfs: None,
         }
@@ -216,6 +218,14 @@ impl Options {
     #[must_use]
     pub fn vfs(mut self, vfs: Arc<dyn Vfs>) -> Self {
         self.vfs = Some(vfs);
+        self
+    }
+
+    /// How the work of a conversion is divided, for tests that want many small pieces of it.
+    #[cfg(feature = "traps")]
+    #[must_use]
+    pub fn tuning(mut self, tuning: Tuning) -> Self {
+        self.tuning = tuning;
         self
     }
 

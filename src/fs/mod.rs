@@ -252,10 +252,14 @@ pub fn sync_tree(vfs: &dyn Vfs, path: &Path) -> Result<()> {
 /// Bytes in the files of a tree.
 ///
 /// # Errors
-/// Any failure of a look but files that vanish meanwhile. Changes nothing.
+/// Any failure of a look; what vanishes meanwhile has no bytes. Changes nothing.
 pub fn tree_size(vfs: &dyn Vfs, path: &Path) -> Result<u64> {
+    let names = match vfs.list(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+        names => names?,
+    };
     let mut size = 0;
-    for name in vfs.list(path)? {
+    for name in names {
         let child = path.join(&name);
         size += match vfs.stat(&child)? {
             Some(stat) if stat.kind == FileKind::Directory => tree_size(vfs, &child)?,

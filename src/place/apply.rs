@@ -7,7 +7,10 @@ use super::decide::Action;
 use super::journal::{self, Journal, Kind, Phase};
 use super::observe::Sight;
 use super::{Place, destroy, refusal_without_journal, sweep};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
+use crate::fs::FileKind;
+use crate::layout::is_left_by_a_failed_open;
+use crate::lock::RocksLock;
 use crate::trap::trap;
 use std::path::Path;
 
@@ -44,13 +47,37 @@ pub(super) fn apply(place: &mut Place, sight: &Sight, step: Action) -> Result<()
     }
 }
 
-/// An empty directory at live's name counts as absent; it goes by `rmdir`, which cannot remove anything else.
+/// An empty directory at live's name counts as absent, and so does one where other software looked for a database in
+/// vain. It goes by `rmdir`, which cannot remove anything else.
 fn clear_empty_live(place: &Place) -> Result<()> {
-    let stands = place.vfs.stat(&place.layout.live)?.is_some_and(|stat| stat.kind == crate::fs::FileKind::Directory);
-    if stands && place.vfs.list(&place.layout.live)?.is_empty() {
-        place.vfs.remove_dir(&place.layout.live)?;
+    let (vfs, live) = (&*place.vfs, &place.layout.live);
+    if !vfs.stat(live)?.is_some_and(|stat| stat.kind == FileKind::Directory) {
+        return Ok(());
     }
-    Ok(())
+    let names = vfs.list(live)?;
+    if !names.iter().all(|name| is_left_by_a_failed_open(name)) {
+        return Ok(());
+    }
+    // Held, nobody is just making a database there.
+    let _lock = (!names.is_empty()).then(|| RocksLock::acquire(live)).transpose()?;
+    for name in vfs.list(live)?.iter().filter(|name| is_left_by_a_failed_open(name)) {
+        vfs.remove_file(&live.join(name))?;
+    }
+    match vfs.remove_dir(live) {
+        // Somebody looks for a database there once more: the next look at the place decides.
+        Err(_) if vfs.stat(live)?.is_some() && !vfs.list(live)?.is_empty() => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Moves a directory to live. Where something has come to stand there since the look, nothing moves, and the next look
+/// decides. Whether it was moved.
+fn rename_to_live(place: &Place, from: &Path) -> Result<bool> {
+    clear_empty_live(place)?;
+    match rename(place, from, &place.layout.live) {
+        Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
+        renamed => renamed.map(|()| true),
+    }
 }
 
 fn rename(place: &Place, from: &Path, to: &Path) -> Result<()> {
@@ -73,8 +100,9 @@ fn live_to_backup(place: &mut Place) -> Result<()> {
 
 fn staging_to_live(place: &mut Place) -> Result<()> {
     trap!(place.vfs, StagingToLiveBefore);
-    clear_empty_live(place)?;
-    rename(place, &place.layout.staging, &place.layout.live)?;
+    if !rename_to_live(place, &place.layout.staging)? {
+        return Ok(());
+    }
     trap!(place.vfs, StagingToLiveMoved);
     sync_parent(place)?;
     // The swap is durable: whoever held the old directory open may have it.
@@ -85,8 +113,9 @@ fn staging_to_live(place: &mut Place) -> Result<()> {
 
 fn backup_to_live(place: &mut Place) -> Result<()> {
     trap!(place.vfs, BackupToLiveBefore);
-    clear_empty_live(place)?;
-    rename(place, &place.layout.backup_dir, &place.layout.live)?;
+    if !rename_to_live(place, &place.layout.backup_dir)? {
+        return Ok(());
+    }
     trap!(place.vfs, BackupToLiveMoved);
     sync_parent(place)?;
     place.unlock_rocks();

@@ -7,15 +7,16 @@
 //! | staging, its owner file, synced | the same |
 //! | the build, flushed, closed, every file synced | the same |
 //! | marker, synced | the same |
+//! | the file that told how far the building had come goes | the same |
 //! | journal Ready | 10 or 14: roll forward |
 
 use super::decide::Staging;
-use super::journal::{self, Journal, Kind, Phase};
+use super::journal::{self, Journal, JournalState, Kind, Phase};
 use super::{Place, Rest, observe, sweep};
 use crate::encoding::{EncodingId, KeyEncoding};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::{sync_tree, write_atomic};
-use crate::layout::{INTERNAL_IDENTITY, OWNER, TEMPORARY_SUFFIX};
+use crate::fs::{Vfs, sync_tree, write_atomic};
+use crate::layout::{INTERNAL_IDENTITY, Layout, OWNER, PROGRESS, TEMPORARY_SUFFIX};
 use crate::marker::{self, MARKER_FORMAT, Marker, Origin, OriginKind};
 use crate::rocks::{Database, Durability, Family, Settings};
 use crate::trap::trap;
@@ -57,19 +58,43 @@ pub fn start(place: &Place, journal: &Journal) -> Result<()> {
     Ok(())
 }
 
-/// Ends the building: syncs staging, verifies it with `verify`, seals it, and lets the journal say Ready.
+/// Syncs all of a staging directory that is built.
+///
+/// # Errors
+/// Final: the change has to be dropped.
+pub fn sync_staging(place: &Place) -> Result<()> {
+    let (vfs, layout) = (&*place.vfs, &place.layout);
+    sync_tree(vfs, &layout.staging)?;
+    trap!(vfs, StagingSynced);
+    Ok(())
+}
+
+/// Ends the building: verifies staging, which is synced, with `verify`, seals it, and lets the journal say Ready.
 ///
 /// # Errors
 /// Before Ready the change can be dropped; if the write of Ready failed, the next look decides.
 pub fn finish(place: &Place, journal: &Journal, verify: impl FnOnce() -> Result<Built>) -> Result<()> {
     let (vfs, layout) = (&*place.vfs, &place.layout);
-    sync_tree(vfs, &layout.staging)?;
-    trap!(vfs, StagingSynced);
     let built = verify()?;
     trap!(vfs, VerifyAfter);
     trap!(vfs, SealBefore);
     marker::write(vfs, &layout.staging, &built.marker)?;
     trap!(vfs, SealAfter);
+    ready(place, journal)
+}
+
+/// Lets the journal of a sealed staging directory say Ready. What told how far its building had come goes before.
+///
+/// # Errors
+/// The next look decides.
+pub fn ready(place: &Place, journal: &Journal) -> Result<()> {
+    let (vfs, layout) = (&*place.vfs, &place.layout);
+    let progress = layout.staging.join(PROGRESS);
+    if vfs.stat(&progress)?.is_some() {
+        vfs.remove_file(&progress)?;
+        trap!(vfs, ProgressRemoved);
+        vfs.sync_dir(&layout.staging)?;
+    }
     trap!(vfs, JournalReadyBefore);
     journal::write(vfs, layout, &journal.in_phase(Phase::Ready))?;
     trap!(vfs, JournalReadyAfter);
@@ -95,6 +120,17 @@ fn try_drop_staging(place: &Place, journal: &Journal) -> Result<()> {
         Staging::Foreign => sweep::end_change(place, journal),
         Staging::Absent | Staging::Partial | Staging::New => sweep::drop_staging(place, journal),
     }
+}
+
+/// The journal of a change that is being built, if there is one.
+///
+/// # Errors
+/// `Io`. Nothing was changed.
+pub fn building(vfs: &dyn Vfs, layout: &Layout) -> Result<Option<Journal>> {
+    Ok(match journal::read(vfs, layout)? {
+        JournalState::Read(journal) if journal.phase == Phase::Building => Some(*journal),
+        _ => None,
+    })
 }
 
 /// Drops an interrupted change that [`Rest::Building`] told of; live stays as it is.
@@ -142,6 +178,7 @@ pub fn create(place: &mut Place, new: &NewDatabase<'_>) -> Result<Rest> {
         marker.sealed_sequence = database.last_sequence();
         database.close()?;
         trap!(place.vfs, StagingClosed);
+        sync_staging(place)?;
         finish(place, &journal, || Ok(Built { marker }))
     });
     if let Err(error) = made {

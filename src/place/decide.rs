@@ -101,7 +101,8 @@ pub enum Action {
     Absent,
     /// Live is whole; open it.
     Open,
-    /// Live is whole and a conversion towards its replacement is under way: resume it or drop it.
+    /// Live is whole and a conversion towards its replacement is under way: who wants its target goes on with it, and who
+    /// wants to write to live drops it.
     Keep,
     /// Live is whole; open it first, then sweep what the change left (not a backup that is no longer ours).
     OpenThenSweep,

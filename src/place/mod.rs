@@ -23,7 +23,9 @@ mod refuse;
 mod rollback;
 mod sweep;
 
-pub use change::{Built, NewDatabase, abandon, create, drop_staging_quietly, finish, start};
+pub use change::{
+    Built, NewDatabase, abandon, building, create, drop_staging_quietly, finish, ready, start, sync_staging,
+};
 pub use destroy::destroy;
 use observe::observe_under;
 pub use observe::{Sight, check_identity, observe, read_identity};
@@ -36,7 +38,7 @@ use crate::layout::Layout;
 use crate::lock::{PlaceLock, RocksLock};
 use crate::marker::Marker;
 use crate::trap::trap;
-use decide::{Action, Change};
+use decide::{Action, Change, Live};
 use journal::Journal;
 use std::path::Path;
 use std::sync::Arc;
@@ -136,12 +138,32 @@ impl Place {
         }
     }
 
-    /// Looks and decides, and acts not at all: for commands that only read.
+    /// Looks and decides, and acts not at all: for commands that only read. Live is read where it is whole, whatever an
+    /// interrupted change has yet to do: a disk may be too full to do it, and what is there must be seen all the same.
     ///
     /// # Errors
-    /// `Refused` if live is not whole as it stands; `NotFound` if there is none.
+    /// `Refused` if live is not whole as it stands, or is being destroyed; `NotFound` if there is none.
     pub fn look(&mut self) -> Result<Option<Marker>> {
         let sight = observe(&*self.vfs, &self.layout)?;
+        let (_, action) = decide::decide(&sight.observed);
+        let whole = matches!(sight.observed.live, Live::Source | Live::SourceChanged | Live::New);
+        if whole && !matches!(action, Action::Refuse | Action::Destroy) {
+            return Ok(sight.marker);
+        }
+        self.judge(sight)
+    }
+
+    /// As [`Place::look`], for commands that tell what a change would do: an interrupted one has to be finished first,
+    /// unless it will come to nothing.
+    ///
+    /// # Errors
+    /// As [`Place::look`]; `Refused` while an interrupted change is to be finished.
+    pub fn look_before_change(&mut self) -> Result<Option<Marker>> {
+        let sight = observe(&*self.vfs, &self.layout)?;
+        self.judge(sight)
+    }
+
+    fn judge(&self, sight: Sight) -> Result<Option<Marker>> {
         let (row, action) = decide::decide(&sight.observed);
         let whole_under_journal = matches!((row, action), (7, Action::Drop) | (24, _) | (25, _));
         match action {

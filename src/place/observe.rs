@@ -9,7 +9,7 @@ use super::journal::{self, Journal, JournalState, Kind, Phase, Source};
 use crate::encoding::Comparator;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, Stat, Vfs};
-use crate::layout::{INTERNAL_IDENTITY, Layout, OWNER, ROCKSDB_CURRENT, TEMPORARY_SUFFIX};
+use crate::layout::{INTERNAL_IDENTITY, Layout, OWNER, ROCKSDB_CURRENT, TEMPORARY_SUFFIX, is_left_by_a_failed_open};
 use crate::marker::{self, Identity, Marker};
 use crate::rocks::{Database, Family, Settings};
 use std::path::Path;
@@ -192,6 +192,11 @@ fn live_under(
         return Ok(live);
     }
     let directory = layout.live.as_path();
+    // Other software that wants to open live while the change has it elsewhere leaves this, and no data.
+    let in_vain = || Ok(vfs.list(directory)?.iter().all(|name| is_left_by_a_failed_open(name)));
+    if vfs.stat(&directory.join(ROCKSDB_CURRENT))?.is_none() && in_vain()? {
+        return Ok(Live::Absent);
+    }
     match read_marker(vfs, directory)? {
         MarkerFound::Good(marker) if marker.origin.id == journal.id => {
             let whole = is_whole(vfs, directory, &marker)?;

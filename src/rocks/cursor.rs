@@ -73,9 +73,7 @@ impl<'d> Cursor<'d> {
     #[inline]
     #[allow(clippy::should_implement_trait)] // Not an `Iterator`: it lends what it stands on.
     pub fn next(&mut self) -> Result<()> {
-        if self.raw.valid() {
-            self.raw.next();
-        }
+        self.raw.next();
         self.checked()
     }
 
@@ -85,9 +83,7 @@ impl<'d> Cursor<'d> {
     /// As [`Cursor::status`].
     #[inline]
     pub fn prev(&mut self) -> Result<()> {
-        if self.raw.valid() {
-            self.raw.prev();
-        }
+        self.raw.prev();
         self.checked()
     }
 

@@ -1,5 +1,7 @@
 //! An open RocksDB database with our two column families.
 
+use super::settings::LEVEL0_FILES_MAX;
+use super::write::Wait;
 use super::{Cursor, Durability, Settings, Snapshot, WriteBatch, error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, Vfs};
@@ -21,23 +23,6 @@ pub enum Family {
     Internal,
 }
 
-/// An SST file of the database.
-#[derive(Debug, Clone)]
-pub struct LiveFile {
-    /// Its name within the database directory.
-    pub name: String,
-    /// The family that it belongs to.
-    pub family: String,
-    /// Its level.
-    pub level: i32,
-    /// Bytes on disk.
-    pub bytes: u64,
-    /// Its smallest encoded key.
-    pub smallest: Vec<u8>,
-    /// Its largest encoded key.
-    pub largest: Vec<u8>,
-}
-
 /// A value that is read without being copied.
 pub struct PinnedValue<'d>(DBPinnableSlice<'d>);
 
@@ -55,28 +40,12 @@ impl std::ops::Deref for PinnedValue<'_> {
     }
 }
 
-/// Figures of an open database, as RocksDB estimates them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Stats {
-    /// Entries, roughly: overwritten and deleted ones may count.
-    pub entries_estimate: u64,
-    /// Bytes in SST files that hold live data.
-    pub live_bytes_estimate: u64,
-    /// Bytes in memtables.
-    pub memtable_bytes: u64,
-    /// Bytes that compaction still owes.
-    pub pending_compaction_bytes: u64,
-    /// Files at level 0.
-    pub level0_files: u64,
-    /// The last sequence number.
-    pub last_sequence: u64,
-}
-
 /// An open RocksDB database.
 pub struct Database {
     pub(super) db: DB,
     path: PathBuf,
     has_internal: bool,
+    read_only: bool,
     settings: Settings,
 }
 
@@ -100,6 +69,13 @@ fn require_database(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     }
 }
 
+/// The directory under a name that cannot be made. A look takes no lock: should the directory be renamed just now, the
+/// crate would make an empty one in its place. For the others the lock is held, and RocksDB's own table of locks within
+/// a process goes by the name as everybody spells it.
+fn never_made(path: &Path) -> PathBuf {
+    path.join(".")
+}
+
 fn families(settings: &Settings, with_internal: bool) -> Vec<ColumnFamilyDescriptor> {
     let mut internal = settings.clone();
     internal.comparator = crate::encoding::Comparator::Bytewise;
@@ -112,6 +88,10 @@ fn families(settings: &Settings, with_internal: bool) -> Vec<ColumnFamilyDescrip
 }
 
 impl Database {
+    fn over(db: DB, path: &Path, has_internal: bool, settings: &Settings) -> Self {
+        Database { db, path: path.into(), has_internal, read_only: false, settings: settings.clone() }
+    }
+
     /// Makes a new database in a directory that exists and holds none: for staging alone.
     ///
     /// # Errors
@@ -123,7 +103,7 @@ impl Database {
         options.set_error_if_exists(true);
         let db = DB::open_cf_descriptors(&options, path, families(settings, true))
             .map_err(|source| error("create the database", path, source))?;
-        Ok(Database { db, path: path.into(), has_internal: true, settings: settings.clone() })
+        Ok(Database::over(db, path, true, settings))
     }
 
     /// Makes a database with the default family alone, as other software does: for tests.
@@ -136,7 +116,7 @@ impl Database {
         options.create_if_missing(true);
         let db = DB::open_cf_descriptors(&options, path, families(settings, false))
             .map_err(|source| error("create the database", path, source))?;
-        Ok(Database { db, path: path.into(), has_internal: false, settings: settings.clone() })
+        Ok(Database::over(db, path, false, settings))
     }
 
     /// Opens for reading and writing a database that has both column families.
@@ -148,7 +128,7 @@ impl Database {
         require_database(vfs, path)?;
         let db = DB::open_cf_descriptors(&settings.options(), path, families(settings, true))
             .map_err(|source| error("open the database", path, source))?;
-        Ok(Database { db, path: path.into(), has_internal: true, settings: settings.clone() })
+        Ok(Database::over(db, path, true, settings))
     }
 
     /// Opens a database that may lack the internal family, and adds it: for adopting a plain RocksDB database.
@@ -161,7 +141,7 @@ impl Database {
         options.create_missing_column_families(true);
         let db = DB::open_cf_descriptors(&options, path, families(settings, true))
             .map_err(|source| error("open the database", path, source))?;
-        Ok(Database { db, path: path.into(), has_internal: true, settings: settings.clone() })
+        Ok(Database::over(db, path, true, settings))
     }
 
     /// Opens for reading alone: no lock of RocksDB is taken, nothing is written, the WAL is replayed into memory.
@@ -173,9 +153,10 @@ impl Database {
         let listed = super::describe::list_families(path)?;
         let has_internal = listed.iter().any(|name| name == INTERNAL_FAMILY);
         let options = settings.options();
-        let db = DB::open_cf_descriptors_read_only(&options, path, families(settings, has_internal), false)
+        let families = families(settings, has_internal);
+        let db = DB::open_cf_descriptors_read_only(&options, never_made(path), families, false)
             .map_err(|source| error("open the database read only", path, source))?;
-        Ok(Database { db, path: path.into(), has_internal, settings: settings.clone() })
+        Ok(Database { read_only: true, ..Database::over(db, path, has_internal, settings) })
     }
 
     /// Where it lies.
@@ -203,8 +184,36 @@ impl Database {
         })
     }
 
+    /// The id of a family in the write-ahead log, as the database gave it out.
+    ///
+    /// # Errors
+    /// `Refused` if the family does not exist.
+    #[cfg(any(test, feature = "log-backup", feature = "traps"))]
+    pub fn family_id(&self, family: Family) -> Result<u32> {
+        use super::batch_decoder::{Batch, Operation};
+        // The crate does not tell it; a batch for the family holds it.
+        let mut batch = WriteBatch::new();
+        batch.inner.put_cf(self.family(family)?, b"", b"");
+        match Batch::new(batch.inner.data())?.operations().next().transpose()? {
+            Some(Operation::Put { family, .. }) => Ok(family),
+            other => Err(Error::new(ErrorKind::Unsupported, "ask for a column family's id", format!("{other:?}"))),
+        }
+    }
+
     pub(super) fn error(&self, step: &'static str, source: rocksdb::Error) -> Error {
         error(step, &self.path, source)
+    }
+
+    /// The error of RocksDB's background work that it has not recovered from.
+    pub(super) fn background_error(&self) -> Option<rocksdb::Error> {
+        let mut options = WaitForCompactOptions::default();
+        // With an error it does not wait at all; 0 would be for ever.
+        options.set_timeout(1);
+        let failed = self.db.wait_for_compact(&options).err();
+        failed.filter(|error| {
+            use rocksdb::ErrorKind::{Aborted, ShutdownInProgress, TimedOut};
+            !matches!(error.kind(), Aborted | ShutdownInProgress | TimedOut)
+        })
     }
 
     /// Reads a value without copying it.
@@ -240,11 +249,13 @@ impl Database {
     /// The write may or may not be there after a restart.
     pub fn put(&self, family: Family, key: &[u8], value: &[u8], durability: Durability) -> Result<()> {
         let options = durability.options();
-        let done = match family {
-            Family::Data => self.db.put_opt(key, value, &options),
-            Family::Internal => self.db.put_cf_opt(self.family(family)?, key, value, &options),
-        };
-        done.map_err(|source| self.error("write a key", source))
+        match family {
+            Family::Data => self.patiently("write a key", || self.db.put_opt(key, value, &options)),
+            Family::Internal => {
+                let family = self.family(family)?;
+                self.patiently("write a key", || self.db.put_cf_opt(family, key, value, &options))
+            }
+        }
     }
 
     /// Deletes one key.
@@ -253,11 +264,13 @@ impl Database {
     /// The deletion may or may not be there after a restart.
     pub fn delete(&self, family: Family, key: &[u8], durability: Durability) -> Result<()> {
         let options = durability.options();
-        let done = match family {
-            Family::Data => self.db.delete_opt(key, &options),
-            Family::Internal => self.db.delete_cf_opt(self.family(family)?, key, &options),
-        };
-        done.map_err(|source| self.error("delete a key", source))
+        match family {
+            Family::Data => self.patiently("delete a key", || self.db.delete_opt(key, &options)),
+            Family::Internal => {
+                let family = self.family(family)?;
+                self.patiently("delete a key", || self.db.delete_cf_opt(family, key, &options))
+            }
+        }
     }
 
     /// Writes a batch, whole or not at all.
@@ -265,7 +278,14 @@ impl Database {
     /// # Errors
     /// All of it or nothing of it may be there after a restart.
     pub fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
-        self.db.write_opt(batch.inner, &durability.options()).map_err(|source| self.error("write a batch", source))
+        let options = durability.options();
+        // RocksDB keeps the batch, even one that it does not take yet.
+        let bytes = batch.inner.data().to_vec();
+        let mut batch = Some(batch.inner);
+        self.patiently("write a batch", || {
+            let batch = batch.take().unwrap_or_else(|| rocksdb::WriteBatch::from_data(&bytes));
+            self.db.write_opt(batch, &options)
+        })
     }
 
     /// A cursor over a family as it is now. `fill_cache`: the blocks it reads stay in the cache.
@@ -303,6 +323,11 @@ impl Database {
         if self.has_internal {
             families.push(self.family(Family::Internal)?);
         }
+        // Before it adds to so many files, RocksDB would wait for a compaction, also for one that fails again and again.
+        let mut wait = None;
+        while self.level0_files()? + 1 >= LEVEL0_FILES_MAX as u64 {
+            wait.get_or_insert_with(|| Wait::new(self)).a_moment("flush")?;
+        }
         let flushed = self.db.flush_cfs_opt(&families, &FlushOptions::default());
         flushed.map_err(|source| self.error("flush", source))
     }
@@ -310,6 +335,14 @@ impl Database {
     /// The last sequence number.
     pub fn last_sequence(&self) -> u64 {
         self.db.latest_sequence_number()
+    }
+
+    /// Gives what was written to the operating system, and with `sync` to the disk.
+    ///
+    /// # Errors
+    /// What of it is durable is unknown.
+    pub fn flush_wal(&self, sync: bool) -> Result<()> {
+        self.db.flush_wal(sync).map_err(|source| self.error("flush the WAL", source))
     }
 
     /// Takes SST files in, by moving them. Files of one call must not overlap each other.
@@ -337,92 +370,6 @@ impl Database {
         self.db.wait_for_compact(&WaitForCompactOptions::default()).map_err(|source| self.error("compact", source))
     }
 
-    /// Every SST file.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn live_files(&self) -> Result<Vec<LiveFile>> {
-        let files = self.db.live_files().map_err(|source| self.error("list the SST files", source))?;
-        Ok(files
-            .into_iter()
-            .map(|file| LiveFile {
-                name: file.name.trim_start_matches('/').to_owned(),
-                family: file.column_family_name,
-                level: file.level,
-                bytes: file.size as u64,
-                smallest: file.start_key.unwrap_or_default(),
-                largest: file.end_key.unwrap_or_default(),
-            })
-            .collect())
-    }
-
-    /// Entries that were replayed from the WAL, or written since, and lie in memtables.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn memtable_entries(&self) -> Result<u64> {
-        let mut entries = 0;
-        let families = [Family::Data, Family::Internal];
-        for family in families.into_iter().filter(|family| *family == Family::Data || self.has_internal) {
-            for name in ["rocksdb.num-entries-active-mem-table", "rocksdb.num-entries-imm-mem-tables"] {
-                let value = self.db.property_int_value_cf(self.family(family)?, name);
-                entries += value.map_err(|source| self.error("read a property", source))?.unwrap_or(0);
-            }
-        }
-        Ok(entries)
-    }
-
-    /// Whether every SST file that the MANIFEST speaks of stands there in its length. RocksDB itself looks at some of
-    /// them when it opens a database, and at the others when they are read.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn files_are_there(&self, vfs: &dyn Vfs) -> Result<bool> {
-        for file in self.live_files()? {
-            match vfs.stat(&self.path.join(&file.name))? {
-                Some(stat) if stat.len == file.bytes => {}
-                _ => return Ok(false),
-            }
-        }
-        Ok(true)
-    }
-
-    /// Figures of the caller's family.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn stats(&self) -> Result<Stats> {
-        let read = |name: &str| -> Result<u64> {
-            let value = self.db.property_int_value(name).map_err(|source| self.error("read a property", source))?;
-            Ok(value.unwrap_or(0))
-        };
-        Ok(Stats {
-            entries_estimate: read("rocksdb.estimate-num-keys")?,
-            live_bytes_estimate: read("rocksdb.estimate-live-data-size")?,
-            memtable_bytes: read("rocksdb.cur-size-all-mem-tables")?,
-            pending_compaction_bytes: read("rocksdb.estimate-pending-compaction-bytes")?,
-            level0_files: self.property("rocksdb.num-files-at-level0")?.and_then(|text| text.parse().ok()).unwrap_or(0),
-            last_sequence: self.last_sequence(),
-        })
-    }
-
-    /// A property of RocksDB of the caller's family, as text.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn property(&self, name: &str) -> Result<Option<String>> {
-        self.db.property_value(name).map_err(|source| self.error("read a property", source))
-    }
-
-    /// Bytes on disk of the encoded key ranges, roughly.
-    ///
-    /// # Errors
-    /// `Refused` if the family does not exist.
-    pub fn approximate_sizes(&self, ranges: &[(Vec<u8>, Vec<u8>)]) -> Result<Vec<u64>> {
-        let ranges: Vec<_> = ranges.iter().map(|(from, to)| rocksdb::Range::new(from, to)).collect();
-        Ok(self.db.get_approximate_sizes_cf(self.family(Family::Data)?, &ranges))
-    }
-
     /// RocksDB's checkpoint at a path that does not exist. The parent directory is not synced.
     ///
     /// # Errors
@@ -438,7 +385,11 @@ impl Database {
     /// # Errors
     /// `Io`, `NoSpace`: the database is closed all the same.
     pub fn close(self) -> Result<()> {
-        let flushed = self.db.flush_wal(true).map_err(|source| self.error("close the database", source));
+        // Asked for first: of a file that could not be written RocksDB says no more, from then on, than that it could not.
+        let failed = self.background_error();
+        // One that was opened to read has no WAL to flush, and RocksDB calls asking for it an error.
+        let flushed = if self.read_only { Ok(()) } else { self.db.flush_wal(true) };
+        let flushed = flushed.map_err(|source| self.error("close the database", failed.unwrap_or(source)));
         self.db.cancel_all_background_work(true);
         flushed
     }

@@ -6,23 +6,40 @@
 //! - an iterator that is not valid has its status asked, each time: an error is never taken for the end;
 //! - errors are sorted into our kinds here and nowhere else, since the crate knows them by their text.
 
+#[cfg(any(test, feature = "log-backup", feature = "traps"))]
+#[cfg_attr(not(any(test, feature = "traps")), expect(dead_code, reason = "the shipper is to read the log"))]
+pub mod batch_decoder;
+#[cfg(test)]
+mod batch_decoder_tests;
 mod cursor;
 mod database;
 mod describe;
 mod figures;
 mod settings;
 mod sst;
+#[cfg(any(test, feature = "log-backup", feature = "traps"))]
+#[cfg_attr(not(any(test, feature = "traps")), expect(dead_code, reason = "the shipper is to read the log"))]
+pub mod wal;
+#[cfg(test)]
+mod wal_tests;
 mod write;
 
 pub use cursor::{Cursor, Snapshot};
-pub use database::{Database, Family, LiveFile, PinnedValue, Stats};
+pub use database::{Database, Family, PinnedValue};
 pub use describe::describe;
+pub use figures::{LiveFile, Stats};
 pub use settings::{Compression, Settings, SharedMemory, WalRecovery};
 pub use sst::{SstOptions, SstWriter};
 pub use write::{Durability, WriteBatch};
 
 use crate::error::{Error, ErrorKind};
 use std::path::Path;
+
+/// Whether somebody holds RocksDB's lock; other failures to take it are failures of the disk.
+fn is_held_lock(text: &str) -> bool {
+    let held = |text: &str| text.contains("Resource temporarily unavailable") || text.contains("Permission denied");
+    text.contains("lock hold by current process") || text.contains("While lock file") && held(text)
+}
 
 /// Sorts an error of RocksDB into our kinds.
 fn error(step: &'static str, path: &Path, source: rocksdb::Error) -> Error {
@@ -38,11 +55,11 @@ fn error(step: &'static str, path: &Path, source: rocksdb::Error) -> Error {
         Rocks::NotFound => ErrorKind::NotFound,
         Rocks::InvalidArgument if text.contains("does not match existing comparator") => ErrorKind::Refused,
         Rocks::InvalidArgument if text.contains("Column families not opened") => ErrorKind::Refused,
+        // The same the other way round: one that we need is not there.
+        Rocks::InvalidArgument if text.contains("Column family not found") => ErrorKind::Refused,
         Rocks::InvalidArgument => ErrorKind::InvalidArgument,
         Rocks::NotSupported => ErrorKind::Unsupported,
-        Rocks::IOError if text.contains("lock hold by current process") || text.contains("While lock file") => {
-            ErrorKind::Locked
-        }
+        Rocks::IOError if is_held_lock(&text) => ErrorKind::Locked,
         Rocks::Busy => ErrorKind::Locked,
         _ => ErrorKind::Io,
     };

@@ -105,6 +105,11 @@ impl Default for Settings {
 const BULK_CACHE_BYTES: usize = 32 << 20;
 /// Open files of a conversion's source or staging.
 const BULK_OPEN_FILES: i32 = 256;
+/// With so many files at level 0 writers wait for compaction.
+pub(super) const LEVEL0_FILES_MAX: i32 = 24;
+/// The MANIFEST grows by so much, and holds that much room. RocksDB's own 4 MiB would be all that a nearly full disk has
+/// left, and a thousand databases have a thousand of them.
+const MANIFEST_STEP_BYTES: usize = 64 << 10;
 /// A data block before compression, in bytes.
 const BLOCK_BYTES: usize = 16 << 10;
 
@@ -154,7 +159,20 @@ impl Settings {
             // A size limit would delete files that are not shipped yet.
             options.set_wal_ttl_seconds(u64::MAX);
             options.set_wal_size_limit_mb(0);
+            // What the reader of the log rests on; RocksDB's defaults of today, but not for ever. Neither two-phase commit
+            // nor verified WAL files can be switched on through the crate.
+            options.set_manual_wal_flush(false);
+            options.set_recycle_log_file_num(0);
+            options.set_wal_compression_type(DBCompressionType::None);
+            options.set_enable_pipelined_write(false);
+            options.set_unordered_write(false);
         }
+        // Where writers would be slowed down they are stopped a little later instead: the wait is ours (`Wait`), and a
+        // writer that comes back to be slowed down counts as a further one.
+        options.set_level_zero_slowdown_writes_trigger(LEVEL0_FILES_MAX);
+        options.set_level_zero_stop_writes_trigger(LEVEL0_FILES_MAX);
+        options.set_soft_pending_compaction_bytes_limit(0);
+        options.set_manifest_preallocation_size(MANIFEST_STEP_BYTES);
         options.set_use_direct_reads(self.direct_reads);
         options.set_keep_log_file_num(4);
         options.set_stats_dump_period_sec(0);

@@ -6,12 +6,12 @@
 
 use super::common::figures::{Figures, torture};
 use super::common::{self, options};
-use super::scenario::{self, Scenario, database};
+use super::outcome::{Outcome, require_spoken_of};
+use super::scenario::{self, Scenario};
 use super::sweep::on_two_threads;
+use morphkv::ErrorKind;
 use morphkv::testing::{Access, EIO, ENOSPC, Fault, FaultyVfs, RealVfs, Vfs};
-use morphkv::{Engine, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -58,23 +58,6 @@ impl Sort {
         } else {
             FaultyVfs::new(sound, Some(fault))
         })
-    }
-}
-
-/// What stands at a place that came to rest: content, encoding, and whether an old database is kept.
-#[derive(Debug, PartialEq, Eq)]
-struct Outcome(Option<(common::Content, String, bool)>);
-
-impl Outcome {
-    fn of(directory: &Path, what: &str) -> Outcome {
-        let path = database(directory);
-        let engine = match Engine::open(&path, options()) {
-            Ok(engine) => engine,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Outcome(None),
-            Err(error) => panic!("{what}: {error:?}"),
-        };
-        let kept = path.with_extension("backup").exists();
-        Outcome(Some((common::content(&engine), engine.encoding().name, kept)))
     }
 }
 
@@ -141,16 +124,6 @@ fn run(case: &Case<'_>) -> Tally {
     tally
 }
 
-/// Nothing stands beside the database but what a journal speaks of: without one nobody would ever touch it again.
-fn require_spoken_of(directory: &Path, name: &str) {
-    if directory.join("db.conversion").exists() {
-        return;
-    }
-    for suffix in ["converting", "backup", "trash"] {
-        assert!(!directory.join(format!("db.{suffix}")).exists(), "{name}: db.{suffix} stands there without a journal");
-    }
-}
-
 /// Runs with the fault at the calls beyond the last one that a sound run has, until none fails.
 fn run_beyond(prepared: &Prepared, sort: Sort) -> Vec<Tally> {
     let mut tallies = Vec::new();
@@ -172,8 +145,9 @@ fn at_every_call() {
     for (index, prepared) in prepared.iter().enumerate() {
         println!("{}: {} calls", prepared.scenario.name, prepared.accesses.len());
         for sort in SORTS {
-            // In the small size every third call, but for the faults that happen most often.
-            let all = torture() || !(sort.sticky || sort.carried_out);
+            // In the small size every third call, but for the faults that happen most often, in changes that are not like
+            // another one.
+            let all = torture() || !(sort.sticky || sort.carried_out || prepared.scenario.in_part());
             let meets = prepared.accesses.iter().enumerate().filter(|(_, access)| sort.meets(**access));
             let chosen = meets.enumerate().filter(|(nth, _)| all || nth % 3 == index % 3);
             cases.extend(chosen.map(|(_, (at, _))| Case { prepared, sort, at: at as u64 }));

@@ -10,6 +10,12 @@ fn shown(directory: &Path, path: &Path) -> String {
     let name =
         path.strip_prefix(directory).map_or_else(|_| path.display().to_string(), |name| name.display().to_string());
     let name = if name.is_empty() { "(parent)".to_owned() } else { name };
+    // The id of a load is another one each time.
+    let plain_id = |part: &str| match part.split_at_checked(36) {
+        Some((id, rest)) if uuid::Uuid::parse_str(id).is_ok() => format!("(id){rest}"),
+        _ => part.to_owned(),
+    };
+    let name = name.split('/').map(plain_id).collect::<Vec<String>>().join("/");
     // File numbers and ids are RocksDB's business.
     let mut plain = String::new();
     for character in name.chars() {

@@ -8,6 +8,8 @@ mod flips;
 mod golden;
 mod kills;
 mod layouts;
+mod outcome;
+mod races;
 mod scenario;
 mod states;
 mod sweep;

@@ -2,7 +2,7 @@
 
 use super::common::{self, Content, options, sample};
 use morphkv::encoding::{Comparator, Hierarchical, KeyEncoding, Natural};
-use morphkv::testing::{Attachment, Cause, Database, RealVfs, Settings, attachment};
+use morphkv::testing::{Attachment, Cause, Database, RealVfs, Settings, TrapPlan, Tuning, attachment};
 use morphkv::{Durability, Engine, ErrorKind, Keep, Options, Result, manage};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,31 +19,32 @@ pub enum Expect {
 
 pub struct Scenario {
     pub name: &'static str,
-    pub prepare: fn(&Path),
+    pub prepare: Box<dyn Fn(&Path) + Send + Sync>,
     pub act: fn(&Path, Options) -> Result<()>,
-    pub expect: fn() -> Expect,
+    pub expect: Box<dyn Fn() -> Expect + Send + Sync>,
 }
 
+/// What the databases of [`all`] hold.
 pub const COUNT: usize = 80;
 
 pub fn database(directory: &Path) -> PathBuf {
     directory.join("db")
 }
 
-fn natural(directory: &Path) {
-    common::make(&database(directory), Arc::new(Natural), &sample(COUNT));
+fn natural(directory: &Path, content: &Content) {
+    common::make(&database(directory), Arc::new(Natural), content);
 }
 
-fn hierarchical(directory: &Path) {
-    common::make(&database(directory), Arc::new(Hierarchical), &sample(COUNT));
+fn hierarchical(directory: &Path, content: &Content) {
+    common::make(&database(directory), Arc::new(Hierarchical), content);
 }
 
-fn same() -> Expect {
-    Expect::OneOf(vec![sample(COUNT)])
+fn same(content: &Content) -> Expect {
+    Expect::OneOf(vec![content.clone()])
 }
 
-fn later() -> Content {
-    let mut content = sample(COUNT);
+pub fn later(content: &Content) -> Content {
+    let mut content = content.clone();
     content.insert(b"/written/since".to_vec(), b"1".to_vec());
     content
 }
@@ -87,94 +88,162 @@ fn convert_to(encoding: impl KeyEncoding) -> impl FnOnce(&Path, Options) -> Resu
     move |directory, options| Engine::open(database(directory), options.encoding(encoding))?.close()
 }
 
+/// The changes of small databases.
 pub fn all() -> Vec<Scenario> {
+    of(sample(COUNT))
+}
+
+/// The changes of databases that hold `content`.
+pub fn of(content: Content) -> Vec<Scenario> {
+    let content = Arc::new(content);
+    let scenario = |name, prepare: fn(&Path, &Content), act: fn(&Path, Options) -> Result<()>, expect| {
+        let (before, after, expect): (_, _, fn(&Content) -> Expect) = (content.clone(), content.clone(), expect);
+        let (prepare, expect) =
+            (Box::new(move |directory: &Path| prepare(directory, &before)), Box::new(move || expect(&after)));
+        Scenario { name, prepare, act, expect }
+    };
     vec![
-        Scenario {
-            name: "create",
-            prepare: |_| {},
-            act: |directory, options| {
+        scenario(
+            "create",
+            |_, _| {},
+            |directory, options| {
                 Engine::open(database(directory), options.create_if_missing(true).encoding(Hierarchical))?.close()
             },
-            expect: || Expect::OneOfOrAbsent(vec![Content::new()]),
-        },
-        Scenario {
-            name: "convert to hierarchical",
-            prepare: natural,
-            act: |directory, options| convert_to(Hierarchical)(directory, options),
-            expect: same,
-        },
-        Scenario {
-            name: "convert to natural",
-            prepare: hierarchical,
-            act: |directory, options| convert_to(Natural)(directory, options),
-            expect: same,
-        },
-        Scenario {
-            name: "convert a legacy database",
-            prepare: |directory| legacy(&database(directory), &sample(COUNT)),
-            act: |directory, options| convert_to(Hierarchical)(directory, options),
-            expect: same,
-        },
-        Scenario {
-            name: "convert an attached database",
-            prepare: |directory| {
-                natural(directory);
+            |_| Expect::OneOfOrAbsent(vec![Content::new()]),
+        ),
+        scenario(
+            "convert to hierarchical",
+            natural,
+            |directory, options| convert_to(Hierarchical)(directory, options),
+            same,
+        ),
+        scenario(
+            "convert to natural",
+            hierarchical,
+            |directory, options| convert_to(Natural)(directory, options),
+            same,
+        ),
+        scenario(
+            "convert a legacy database",
+            |directory, content| legacy(&database(directory), content),
+            |directory, options| convert_to(Hierarchical)(directory, options),
+            same,
+        ),
+        scenario(
+            "convert an attached database",
+            |directory, content| {
+                natural(directory, content);
                 attach(&database(directory));
             },
-            act: |directory, options| convert_to(Hierarchical)(directory, options),
-            expect: same,
-        },
-        Scenario {
-            name: "convert and keep",
-            prepare: natural,
-            act: |directory, options| convert_to(Hierarchical)(directory, options.keep_backup(Keep::Yes)),
-            expect: same,
-        },
-        Scenario {
-            name: "roll back",
-            prepare: kept_and_written,
-            act: |directory, options| manage::rollback(database(directory), &options).map(drop),
-            expect: || Expect::OneOf(vec![sample(COUNT), later()]),
-        },
-        Scenario {
-            name: "drop the kept database",
-            prepare: kept_and_written,
-            act: |directory, options| manage::drop_backup(database(directory), &options),
-            expect: || Expect::OneOf(vec![later()]),
-        },
-        Scenario {
-            name: "replace the kept database",
-            prepare: kept_and_written,
-            act: |directory, options| convert_to(Natural)(directory, options.keep_backup(Keep::Replace)),
-            expect: || Expect::OneOf(vec![later()]),
-        },
-        Scenario {
-            name: "destroy",
-            prepare: kept_and_written,
-            act: |directory, options| Engine::destroy(database(directory), options).map(drop),
-            expect: || Expect::OneOfOrAbsent(vec![later()]),
-        },
-        Scenario {
-            name: "adopt",
-            prepare: |directory| plain(&database(directory), &sample(COUNT)),
-            act: |directory, options| {
+            |directory, options| convert_to(Hierarchical)(directory, options),
+            same,
+        ),
+        scenario(
+            "load into an attached database",
+            |directory, content| {
+                natural(directory, content);
+                attach(&database(directory));
+            },
+            |directory, options| {
+                let engine = Engine::open(database(directory), options)?;
+                engine.put(b"/written/before", b"1")?;
+                engine.ingest(loaded().into_iter().map(Ok))?;
+                engine.put(b"/written/since", b"1")?;
+                engine.close()
+            },
+            |content| Expect::OneOf(load_states(content)),
+        ),
+        scenario(
+            "convert and keep",
+            natural,
+            |directory, options| convert_to(Hierarchical)(directory, options.keep_backup(Keep::Yes)),
+            same,
+        ),
+        scenario(
+            "go on with a conversion",
+            interrupted,
+            |directory, options| convert_to(Hierarchical)(directory, in_pieces(options, 1 << 20)),
+            same,
+        ),
+        scenario(
+            "roll back",
+            kept_and_written,
+            |directory, options| manage::rollback(database(directory), &options).map(drop),
+            |content| Expect::OneOf(vec![content.clone(), later(content)]),
+        ),
+        scenario(
+            "drop the kept database",
+            kept_and_written,
+            |directory, options| manage::drop_backup(database(directory), &options),
+            |content| Expect::OneOf(vec![later(content)]),
+        ),
+        scenario(
+            "replace the kept database",
+            kept_and_written,
+            |directory, options| convert_to(Natural)(directory, options.keep_backup(Keep::Replace)),
+            |content| Expect::OneOf(vec![later(content)]),
+        ),
+        scenario(
+            "destroy",
+            kept_and_written,
+            |directory, options| Engine::destroy(database(directory), options).map(drop),
+            |content| Expect::OneOfOrAbsent(vec![later(content)]),
+        ),
+        scenario(
+            "adopt",
+            |directory, content| plain(&database(directory), content),
+            |directory, options| {
                 let natural: Arc<dyn KeyEncoding> = Arc::new(Natural);
                 manage::adopt(database(directory), &natural, &options).map(drop)
             },
-            expect: || Expect::AdoptableWith(sample(COUNT)),
-        },
-        Scenario {
-            name: "checkpoint",
-            prepare: natural,
-            act: |directory, options| {
-                Engine::open(database(directory), options)?.checkpoint(directory.join("copy"))?;
+            |content| Expect::AdoptableWith(content.clone()),
+        ),
+        scenario(
+            "checkpoint",
+            natural,
+            |directory, options| {
+                let engine = Engine::open(database(directory), options)?;
+                engine.checkpoint(directory.join("copy"))?;
                 let copy = Engine::open(directory.join("copy"), super::common::options())?;
-                assert_eq!(common::content(&copy), sample(COUNT));
+                assert_eq!(common::content(&copy), common::content(&engine));
                 Ok(())
             },
-            expect: same,
-        },
+            same,
+        ),
     ]
+}
+
+/// New keys, and new values of old ones.
+fn loaded() -> Content {
+    let old = sample(COUNT).into_keys().step_by(3).map(|key| (key, b"loaded".to_vec()));
+    old.chain((0..50).map(|number| (format!("/loaded/{number:02}").into_bytes(), b"loaded".to_vec()))).collect()
+}
+
+/// What a load into a database may leave: a write before it, all of it, and a write after it, in this order.
+fn load_states(content: &Content) -> Vec<Content> {
+    let mut states = vec![content.clone()];
+    for step in [
+        vec![(b"/written/before".to_vec(), b"1".to_vec())],
+        loaded().into_iter().collect(),
+        vec![(b"/written/since".to_vec(), b"1".to_vec())],
+    ] {
+        let mut next = states.last().unwrap().clone();
+        next.extend(step);
+        states.push(next);
+    }
+    states
+}
+
+/// Changes that go the way of `convert to hierarchical`, step by step, with another database: in the small size they are
+/// done in part.
+const LIKE_ANOTHER: [&str; 4] =
+    ["convert to natural", "convert a legacy database", "convert and keep", "convert an unsynced source"];
+
+impl Scenario {
+    /// Whether the small size may leave out what it does as another one.
+    pub fn in_part(&self) -> bool {
+        !common::figures::torture() && LIKE_ANOTHER.contains(&self.name)
+    }
 }
 
 /// The scenario of that name, for a child.
@@ -182,8 +251,51 @@ pub fn named(name: &str) -> Scenario {
     all().into_iter().find(|scenario| scenario.name == name).expect("a scenario of that name")
 }
 
-fn kept_and_written(directory: &Path) {
-    natural(directory);
+/// Everything in small pieces, one after the other. With less than `small_bytes` a level goes through spill files.
+fn in_pieces(options: Options, small_bytes: usize) -> Options {
+    let tuning = Tuning {
+        task_bytes: (1, 1),
+        small_bytes,
+        part_bytes: 1 << 10,
+        ingest_files: 1,
+        tile_bytes: (16 << 10, 16 << 10),
+        ..Tuning::default()
+    };
+    options.parallelism(1).memory_bytes(64 << 10).tuning(tuning)
+}
+
+/// An attached database in several files whose conversion was killed after its first task: what stands there while the
+/// conversion stands still.
+fn interrupted(directory: &Path, content: &Content) {
+    let elsewhere = common::scratch();
+    let path = database(elsewhere.path());
+    let engine = Engine::open(&path, options().create_if_missing(true).encoding(Natural)).unwrap();
+    let content: Vec<_> = content.clone().into_iter().collect();
+    for part in content.chunks(content.len().div_ceil(3)) {
+        common::fill(&engine, &part.iter().cloned().collect());
+        engine.flush().unwrap();
+    }
+    engine.internal().put(b"offset", b"42").unwrap();
+    engine.close().unwrap();
+    attach(&path);
+    let file = elsewhere.path().join("pause");
+    let plan = TrapPlan::parse(&format!("progress-line-after@1=pause:{}", file.display())).unwrap();
+    let options = options().vfs(Arc::new(RealVfs::with_traps(Arc::new(plan)))).encoding(Hierarchical);
+    // Its first task ends with files, those that come later with spill files.
+    let wanted = in_pieces(options, 1);
+    let converting = std::thread::spawn(move || Engine::open(&path, wanted));
+    while !file.exists() {
+        assert!(!converting.is_finished(), "{:?}", converting.join().unwrap().err());
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    common::copy_tree(elsewhere.path(), directory);
+    std::fs::remove_file(directory.join("pause")).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    converting.join().unwrap().unwrap();
+}
+
+fn kept_and_written(directory: &Path, content: &Content) {
+    natural(directory, content);
     let options = options().encoding(Hierarchical).keep_backup(Keep::Yes);
     let engine = Engine::open(database(directory), options).unwrap();
     engine.put(b"/written/since", b"1").unwrap();

@@ -3,7 +3,7 @@
 use super::acknowledged;
 use super::common::options;
 use super::power::{self, Weather};
-use super::scenario::{database, named};
+use super::scenario::{self, database};
 use morphkv::Engine;
 use morphkv::testing::{Operation, RealVfs, RecordingVfs};
 use rustix::process::Signal;
@@ -75,7 +75,7 @@ fn act(scenario: Option<&str>, directory: &Path, at: u64, weather: Weather) {
     });
     let options = options().vfs(Arc::new(vfs));
     match scenario {
-        Some(name) => (named(name).act)(directory, options).unwrap(),
+        Some(name) => (scenario::named(name).act)(directory, options).unwrap(),
         // What recovery says is for the parent to judge, who opens it again.
         None => drop(Engine::open(database(directory), options)),
     }

@@ -1,21 +1,25 @@
-//! Disks of our own: an image in memory, mounted through a loop device.
+//! Disks of our own: an image in memory, mounted through a loop device, or a piece of memory itself.
 
 use super::common;
+use super::filler::Filler;
 use super::machine::{run, tool};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// The file systems that are cut.
+/// The file systems that are cut and filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileSystem {
     Ext4,
     Xfs,
+    Tmpfs,
 }
 
-/// A mounted image; unmounted when dropped.
+/// A mounted file system; unmounted when dropped.
 pub struct Disk {
+    file_system: FileSystem,
+    bytes: u64,
     image: PathBuf,
     mounted_at: PathBuf,
     options: String,
@@ -25,19 +29,31 @@ impl Disk {
     /// Makes a file system of that many bytes in an image in `room`, and mounts it with these options.
     pub fn make(room: &Path, file_system: FileSystem, bytes: u64, options: &str) -> Self {
         let image = room.join("image");
-        let file = File::create(&image).unwrap();
-        file.set_len(bytes).unwrap();
+        if file_system != FileSystem::Tmpfs {
+            File::create(&image).unwrap().set_len(bytes).unwrap();
+        }
         let made = match file_system {
-            // Nothing kept for root: free is what can be written.
-            FileSystem::Ext4 => run(Command::new(tool("mkfs.ext4")).args(["-q", "-F", "-m", "0"]).arg(&image)),
+            // Nothing kept for root: free is what can be written. The blocks are those of a larger disk.
+            FileSystem::Ext4 => {
+                run(Command::new(tool("mkfs.ext4")).args(["-q", "-F", "-m", "0", "-b", "4096"]).arg(&image))
+            }
             FileSystem::Xfs => run(Command::new(tool("mkfs.xfs")).args(["-q", "-f"]).arg(&image)),
+            FileSystem::Tmpfs => Ok(()),
         };
         made.unwrap();
         let mounted_at = room.join("mounted");
         std::fs::create_dir_all(&mounted_at).unwrap();
-        let disk = Disk { image, mounted_at, options: options.to_owned() };
+        let disk = Disk { file_system, bytes, image, mounted_at, options: options.to_owned() };
         disk.mount();
         disk
+    }
+
+    /// What fills it up. It gives all back whenever a place is put on the disk.
+    pub fn filler(&self) -> Filler {
+        match self.file_system {
+            FileSystem::Tmpfs => Filler::in_memory(&self.mounted_at, self.bytes),
+            FileSystem::Ext4 | FileSystem::Xfs => Filler::in_file(&self.mounted_at),
+        }
     }
 
     /// The directory that holds the database place.
@@ -46,9 +62,15 @@ impl Disk {
     }
 
     fn mount(&self) {
-        let options = format!("loop,{}", self.options);
-        run(Command::new("mount").args(["-o", options.trim_end_matches(',')]).args([&self.image, &self.mounted_at]))
-            .unwrap();
+        let mut mount = Command::new("mount");
+        match self.file_system {
+            FileSystem::Tmpfs => mount.args(["-t", "tmpfs", "-o", &format!("size={}", self.bytes), "tmpfs"]),
+            FileSystem::Ext4 | FileSystem::Xfs => {
+                let options = format!("loop,{}", self.options);
+                mount.args(["-o", options.trim_end_matches(',')]).arg(&self.image)
+            }
+        };
+        run(mount.arg(&self.mounted_at)).unwrap();
     }
 
     fn unmount(&self) {
@@ -83,6 +105,7 @@ impl Disk {
 
     /// Replaces what is in the place by a copy of `prepared`, all of it durable.
     pub fn put_in_place(&self, prepared: &Path) {
+        self.filler().give_back();
         for entry in std::fs::read_dir(&self.mounted_at).unwrap() {
             let path = entry.unwrap().path();
             if path.ends_with("lost+found") {

@@ -11,6 +11,8 @@ pub enum Need {
     Ext4,
     /// Mounts of XFS images.
     Xfs,
+    /// Mounts of memory.
+    Tmpfs,
 }
 
 /// Set once this process is in its own mount namespace.
@@ -52,6 +54,7 @@ impl Machine {
         let wanted: &[&Option<String>] = match need {
             Need::Ext4 => &[&self.mounts, &self.loops, &self.ext4],
             Need::Xfs => &[&self.mounts, &self.loops, &self.xfs],
+            Need::Tmpfs => &[&self.mounts],
         };
         wanted.iter().find_map(|lacking| (*lacking).clone())
     }

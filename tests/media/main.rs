@@ -6,6 +6,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../crash/outcome.rs"]
+mod outcome;
 #[path = "../crash/scenario.rs"]
 mod scenario;
 
@@ -13,6 +15,8 @@ mod acknowledged;
 mod child;
 mod cuts;
 mod disks;
+mod filler;
+mod full;
 mod machine;
 mod power;
 
@@ -24,7 +28,14 @@ use std::process::ExitCode;
 /// A test: its name, what it needs of the machine, and what it does with a directory of its own.
 type Test = (&'static str, Need, fn(&Path));
 
-const TESTS: [Test; 2] = [("power_cuts_ext4", Need::Ext4, cuts::on_ext4), ("power_cuts_xfs", Need::Xfs, cuts::on_xfs)];
+const TESTS: [Test; 4] = [
+    ("power_cuts_ext4", Need::Ext4, cuts::on_ext4),
+    ("power_cuts_xfs", Need::Xfs, cuts::on_xfs),
+    ("full_disks_ext4", Need::Ext4, full::on_ext4),
+    ("full_disks_tmpfs", Need::Tmpfs, full::on_tmpfs),
+];
+/// In the large size alone.
+const LARGE: Test = ("full_disks_xfs", Need::Xfs, full::on_xfs);
 
 fn main() -> ExitCode {
     if let Some(orders) = child::orders() {
@@ -36,7 +47,8 @@ fn main() -> ExitCode {
     if !arguments.list {
         machine.enter();
     }
-    let trials: Vec<Trial> = TESTS.into_iter().map(|test| trial(&machine, test)).collect();
+    let tests = TESTS.into_iter().chain(common::figures::torture().then_some(LARGE));
+    let trials: Vec<Trial> = tests.map(|test| trial(&machine, test)).collect();
     if !arguments.list {
         for trial in trials.iter().filter(|trial| trial.has_ignored_flag() && !arguments.is_filtered_out(trial)) {
             println!("{}: {}", trial.kind(), trial.name());

@@ -74,7 +74,7 @@ fn writing() -> Vec<Defect> {
             .edit(REWRITE, "work.report_refused()?;", "")
             .found_by(&["refusals::keys_that_the_wanted_encoding_cannot_carry"]),
         defect("the internal family is not copied")
-            .edit(CONVERSION, "copy_internal(&source, &database)?;", "")
+            .edit(CONVERSION, "copy_internal(source, &database)?;", "")
             .found_by(&["crash::golden::traces"]),
         defect("keeping the old database is forgotten")
             .edit(CONVERSION, "job.keep != Keep::No", "false")
@@ -93,7 +93,7 @@ fn verifying() -> Vec<Defect> {
     const ALTERED: &str = "guarantees::verification::a_new_database_that_is_not_what_was_read_is_never_swapped_in";
     vec![
         defect("verification is skipped")
-            .edit(CONVERSION, "verify_staging(job, &source, &database, &wanted)?;", "")
+            .edit(CONVERSION, "verify_staging(job, &recorder, &source, &database, &wanted)?;", "")
             .found_by(&["refusals::a_new_database_that_rots_before_it_is_verified_is_never_swapped_in", ALTERED]),
         defect("verification compares the count and not the digest")
             .edit(CONVERSION, "found != *wanted", "found.entries != wanted.entries")

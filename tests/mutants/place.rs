@@ -19,7 +19,6 @@ pub fn defects() -> Vec<Defect> {
 fn building() -> Vec<Defect> {
     const SYNC: &str = "sync_tree(vfs, &layout.staging)?;";
     const SEAL: &str = "marker::write(vfs, &layout.staging, &built.marker)?;";
-    const READY: &str = "journal::write(vfs, layout, &journal.in_phase(Phase::Ready))?;";
     vec![
         defect("staging is never synced").edit(CHANGE, SYNC, "").found_by(&[TRACES]),
         defect("staging is sealed before it is synced")
@@ -27,8 +26,12 @@ fn building() -> Vec<Defect> {
             .edit(CHANGE, "trap!(vfs, SealAfter);", "sync_tree(vfs, &layout.staging)?; trap!(vfs, SealAfter);")
             .found_by(&[TRACES]),
         defect("the journal says Ready before staging is sealed")
-            .edit(CHANGE, SEAL, READY)
-            .edit(CHANGE, READY, SEAL)
+            .edit(
+                CHANGE,
+                SEAL,
+                "journal::write(vfs, layout, &journal.in_phase(Phase::Ready))?;
+                marker::write(vfs, &layout.staging, &built.marker)?;",
+            )
             .found_by(&[TRACES]),
         defect("the name of staging is not synced")
             .edit(CHANGE, "vfs.sync_dir(&layout.parent)?;\n    trap!(vfs, StagingOwned);", "trap!(vfs, StagingOwned);")

@@ -51,9 +51,9 @@ fn newest_wal(path: &Path) -> (String, usize) {
 pub fn unsynced_source() -> Run {
     let scenario = Scenario {
         name: "convert an unsynced source",
-        prepare: |directory| drop(make_unsynced(directory)),
+        prepare: Box::new(|directory| drop(make_unsynced(directory))),
         act: |directory, options| Engine::open(database(directory), options.encoding(Hierarchical))?.close(),
-        expect: || Expect::OneOf((1..=LATE).map(with_late).collect()),
+        expect: Box::new(|| Expect::OneOf((1..=LATE).map(with_late).collect())),
     };
     let directory = common::scratch();
     let (name, len) = make_unsynced(directory.path());

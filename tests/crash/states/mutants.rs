@@ -249,15 +249,19 @@ fn fate(run: &Run, fresh: &[(u128, State)], judged: &mut HashMap<u128, Verdict>)
 /// How many states of an instant are tried; the same for the right order and for a mutant.
 const MOST: usize = 24;
 
+fn mutants(run: &Run) -> Vec<Mutant> {
+    [dropped(run), swapped(run), written_in_place(run), removed_early(run)].concat()
+}
+
 /// The fate of each mutant of one change.
-fn fates(run: &Run) -> Vec<(String, Fate)> {
+fn fates(run: &Run, left_out: &BTreeSet<String>) -> Vec<(String, Fate)> {
     let known = states(&run.recording.start, &run.unsynced, &run.recording.steps, MOST);
     let known: BTreeSet<u128> = known.all.iter().map(|(identity, _)| *identity).collect();
     let right = Model::ALL.map(|model| right_disks(run, model));
-    let mutants = [dropped(run), swapped(run), written_in_place(run), removed_early(run)].concat();
     let mut judged = HashMap::new();
-    mutants
+    mutants(run)
         .into_iter()
+        .filter(|mutant| !left_out.contains(&mutant.name))
         .map(|mutant| {
             let fate = fate(run, &states_of(&mutant, &right, &known), &mut judged);
             (mutant.name, fate)
@@ -283,12 +287,15 @@ fn explanation(scenario: &str, mutant: &str) -> Option<usize> {
 fn every_mutant_of_the_order() {
     let figures = Figures::new("mutants-order");
     let runs = runs();
+    // What a change that is like another one has for itself.
+    let (whole, none) = (runs.iter().filter(|run| !run.scenario.in_part()), BTreeSet::new());
+    let elsewhere: BTreeSet<String> = whole.flat_map(mutants).map(|mutant| mutant.name).collect();
     let next = AtomicUsize::new(0);
     let work = || {
         let mut fates_of_runs = Vec::new();
         while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let began = std::time::Instant::now();
-            let fates = fates(run);
+            let fates = fates(run, if run.scenario.in_part() { &elsewhere } else { &none });
             println!("{}: {} mutants, {:.1} s", run.scenario.name, fates.len(), began.elapsed().as_secs_f64());
             fates_of_runs.push((run.scenario.name, fates));
         }

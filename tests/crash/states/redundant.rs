@@ -27,6 +27,14 @@ const NAME_OF_TRASH: &str = "a journal that says Done or destroy tells what goes
 const OLD_JOURNAL: &str = "as long as the older journal is what is durable, recovery does the step again: it finds \
                            what is to be live in its place, and says Done once more";
 
+const PROGRESS: &str = "PROGRESS tells what work need not be done again: where it is gone, torn, or tells of less than \
+                        is there, that work is done again; what it tells of is compared with sizes, checksums, count \
+                        and digest, and if it is not so, the conversion begins again";
+const NEXT_SYNC_OF_STAGING: &str = "the removal of PROGRESS is followed by a sync of the same directory before the \
+                                    journal says Ready, and a seal with PROGRESS beside it is a seal";
+const LOAD_NOT_BEGUN: &str = "until the log says that a load began nothing of its folders counts";
+const EITHER_NAME: &str = "a load that the log calls begun is repeated from the folder under either name";
+
 /// All that sweep after they said Done, but for the drop of a kept database: there Done is what dooms it.
 const SWEPT: &[&str] = &[
     "convert to hierarchical",
@@ -34,6 +42,7 @@ const SWEPT: &[&str] = &[
     "convert to natural",
     "convert an attached database",
     "convert an unsynced source",
+    "go on with a conversion",
     "create",
     "roll back",
 ];
@@ -44,6 +53,7 @@ const REMOVED: &[&str] = &[
     "convert to natural",
     "convert an attached database",
     "convert an unsynced source",
+    "go on with a conversion",
     "drop the kept database",
     "replace the kept database",
     "destroy",
@@ -74,8 +84,44 @@ pub const REDUNDANT: &[Redundant] = &[
     row("rename-over db.converting/* before sync-file *", &[], UNTIL_READY),
     row("rename-over copy.converting/* before sync-file *", &[], "the rename to its name comes after both"),
     row("sync-dir db.converting * before rename-over db.converting/LOG_BACKUP.new *", &[], UNTIL_READY),
-    row("sync-file db.converting/#.sst before remove-dir db.converting/output", &[], UNTIL_READY),
+    // How far a conversion has come.
+    row("without sync-file db.converting/PROGRESS*", &[], PROGRESS),
+    row("without sync-dir db.converting after rename-over db.converting/PROGRESS.new *", &[], PROGRESS),
+    row("without sync-file db.converting/output/*", &[], PROGRESS),
+    row("without sync-dir db.converting/output after *", &[], PROGRESS),
+    row("append db.converting/PROGRESS before *", &[], PROGRESS),
+    row("sync-file db.converting/PROGRESS before append *", &[], PROGRESS),
+    row("sync-dir db.converting after rename-over db.converting/PROGRESS.new * before *", &[], PROGRESS),
+    row("remove-file db.converting/unshipped/* before sync-dir db.converting after rename-over *", &[], PROGRESS),
+    row("create db.converting/PROGRESS.new before make-dir db.converting/output", &[], PROGRESS),
+    row("create db.converting/output/* before *", &[], PROGRESS),
+    row("sync-file db.converting/output/* before *", &[], PROGRESS),
+    row("remove-file db.converting/output/* before *", &[], PROGRESS),
+    row("db.converting/PROGRESS written in place", &[], PROGRESS),
+    row("without sync-dir db.converting after remove-file db.converting/LOG_BACKUP", &[], UNTIL_READY),
+    row("sync-dir db.converting after remove-file db.converting/LOG_BACKUP before *", &[], UNTIL_READY),
+    row("make-dir db.converting/unshipped before *", &[], UNTIL_READY),
+    row("without sync-dir db.converting after rename-over db.converting/KEY_ENCODING.new *", &[], NEXT_SYNC_OF_STAGING),
+    row(
+        "sync-dir db.converting after rename-over db.converting/KEY_ENCODING.new * before *",
+        &[],
+        NEXT_SYNC_OF_STAGING,
+    ),
+    row("remove-file db.converting/PROGRESS before sync-dir *", &[], NEXT_SYNC_OF_STAGING),
+    row("without sync-dir db.converting after remove-file db.converting/PROGRESS", &[], NEXT_SYNC_OF_STAGING),
+    row("sync-dir db.converting after remove-file db.converting/PROGRESS before *", &[], NEXT_SYNC_OF_STAGING),
+    row("create db.converting/KEY_ENCODING.new before sync-file db.converting/PROGRESS", &[], PROGRESS),
+    // A load.
+    row("make-dir db/pending_ingest before *", &[], LOAD_NOT_BEGUN),
+    row("without sync-dir db/pending_ingest after rename *", &[], EITHER_NAME),
+    row("sync-dir db/pending_ingest after rename * before *", &[], EITHER_NAME),
     // A control file's temporary name.
+    row("create db.conversion.new * before remove-dir db.probe", &[], "the probe says nothing once it was tried"),
+    row(
+        "create db.converting/PROGRESS.new before remove-dir db.probe",
+        &[],
+        "the probe says nothing once it was tried",
+    ),
     row(
         "create db.conversion.new * before sync-dir *",
         &[],

@@ -1,0 +1,166 @@
+//! Any bytes as WAL files: nothing panics, records follow each other, a file that grows reads as the whole one does, and
+//! what is decoded is all of a record.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use morphkv_fuzz::error::{Error, ErrorKind, Result};
+use morphkv_fuzz::fs::{Space, Stat, Vfs};
+use morphkv_fuzz::rocks::batch_decoder::{Batch, Operation, frame_operations};
+use morphkv_fuzz::rocks::wal::{Next, Position, WalReader};
+use std::path::Path;
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&[shape, cut], rest)) = data.split_first_chunk::<2>() else { return };
+    let first = if shape & 1 == 0 { rest.to_vec() } else { with_checksums(rest) };
+    let second = if shape & 2 == 0 { Vec::new() } else { with_checksums(&rest[rest.len() / 2..]) };
+    let whole = Files(vec![first.clone(), second].into_iter().filter(|file| !file.is_empty()).collect());
+    let mut reader = WalReader::new("log", Position::default(), None);
+    let records = read(&mut reader, &whole);
+    decode(&records);
+    // The same while the first file grows, as far as it goes.
+    let part = Files(vec![first[..first.len() * usize::from(cut) / 256].to_vec()]);
+    let mut growing = WalReader::new("log", Position::default(), None);
+    let mut grown = read(&mut growing, &part);
+    assert!(records.starts_with(&grown));
+    grown.extend(read(&mut growing, &whole));
+    assert_eq!(grown, records);
+    for (sequence, _) in records.iter().filter(|_| whole.0.len() == 1) {
+        let mut from = WalReader::from_sequence(&whole, "log", *sequence).expect("it was read");
+        let again = read(&mut from, &whole);
+        assert!(records.ends_with(&again) && again.first().is_some_and(|first| first.0 == *sequence));
+    }
+    // The decoder alone.
+    decode(&[(0, rest.to_vec())]);
+});
+
+/// Reads to the end, and checks that each record begins where the last one ended.
+fn read(reader: &mut WalReader, files: &Files) -> Vec<(u64, Vec<u8>)> {
+    let mut records = Vec::new();
+    loop {
+        let (expected, before) = (reader.expected(), reader.position());
+        match reader.next(files, |_| false) {
+            Ok(Next::Record(record)) => {
+                assert!(expected.is_none_or(|expected| expected == record.sequence) && before < record.end);
+                records.push((record.sequence, record.batch.to_vec()));
+            }
+            Ok(_) => return records,
+            Err(error) => {
+                assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported), "{error}");
+                return records;
+            }
+        }
+    }
+}
+
+fn decode(records: &[(u64, Vec<u8>)]) {
+    for (_, bytes) in records {
+        let Ok(batch) = Batch::new(bytes) else { continue };
+        let Ok(operations) = batch.operations().collect::<Result<Vec<Operation<'_>>>>() else {
+            assert!(batch.frames().any(|frame| frame.is_err()));
+            continue;
+        };
+        let (mut at, mut again) = (12, Vec::new());
+        for frame in batch.frames() {
+            let frame = frame.expect("its operations were decoded");
+            assert_eq!(frame.bytes.start, at);
+            at = frame.bytes.end;
+            let part = frame_operations(&bytes[frame.bytes], frame.operations);
+            again.extend(part.map(|operation| operation.expect("it was decoded")));
+        }
+        assert_eq!((at, again), (bytes.len(), operations));
+    }
+}
+
+/// Fragments with checksums that fit: of each, a byte says the type, two the length. Fills blocks as RocksDB does.
+fn with_checksums(mut data: &[u8]) -> Vec<u8> {
+    let mut file = Vec::new();
+    while let Some((&[tag, low, high], rest)) = data.split_first_chunk::<3>() {
+        let room = 32768 - file.len() % 32768;
+        if room < 7 {
+            file.resize(file.len() + room, 0);
+            continue;
+        }
+        let len = usize::from(u16::from_le_bytes([low, high & 0x3f])).min(room - 7).min(rest.len());
+        let tag = if tag < 240 { 1 + tag % 4 } else { tag - 240 };
+        let body = [&[tag], &rest[..len]].concat();
+        let masked = crc32c::crc32c(&body).rotate_right(15).wrapping_add(0xa282_ead8);
+        file.extend_from_slice(&masked.to_le_bytes());
+        file.extend_from_slice(&(len as u16).to_le_bytes());
+        file.extend_from_slice(&body);
+        data = &rest[len..];
+    }
+    file
+}
+
+/// WAL files 3, 4... in memory.
+#[derive(Debug)]
+struct Files(Vec<Vec<u8>>);
+
+fn no(path: &Path) -> Error {
+    Error::new(ErrorKind::NotFound, "use a file", "it is not there").at(path)
+}
+
+impl Vfs for Files {
+    fn list(&self, path: &Path) -> Result<Vec<String>> {
+        if path != Path::new("log") {
+            return Err(no(path));
+        }
+        Ok((0..self.0.len()).map(|index| format!("{:06}.log", index + 3)).collect())
+    }
+
+    fn read_range(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
+        out.clear();
+        let index = (0..self.0.len()).find(|index| path == Path::new(&format!("log/{:06}.log", index + 3)));
+        let file = &self.0[index.ok_or_else(|| no(path))?];
+        let from = file.get(offset as usize..).unwrap_or_default();
+        out.extend_from_slice(&from[..from.len().min(len)]);
+        Ok(())
+    }
+
+    fn stat(&self, path: &Path) -> Result<Option<Stat>> {
+        Err(no(path))
+    }
+    fn read(&self, path: &Path, _: u64) -> Result<Vec<u8>> {
+        Err(no(path))
+    }
+    fn make_dir(&self, path: &Path) -> Result<()> {
+        Err(no(path))
+    }
+    fn make_private(&self, path: &Path) -> Result<()> {
+        Err(no(path))
+    }
+    fn create_file(&self, path: &Path, _: &[u8]) -> Result<()> {
+        Err(no(path))
+    }
+    fn append(&self, path: &Path, _: &[u8]) -> Result<()> {
+        Err(no(path))
+    }
+    fn sync_file(&self, path: &Path) -> Result<()> {
+        Err(no(path))
+    }
+    fn sync_dir(&self, path: &Path) -> Result<()> {
+        Err(no(path))
+    }
+    fn rename_no_replace(&self, path: &Path, _: &Path) -> Result<()> {
+        Err(no(path))
+    }
+    fn rename_file_over(&self, path: &Path, _: &Path) -> Result<()> {
+        Err(no(path))
+    }
+    fn probe_rename(&self, path: &Path, _: &Path) -> Result<()> {
+        Err(no(path))
+    }
+    fn remove_file(&self, path: &Path) -> Result<()> {
+        Err(no(path))
+    }
+    fn remove_dir(&self, path: &Path) -> Result<()> {
+        Err(no(path))
+    }
+    fn hard_link(&self, path: &Path, _: &Path) -> Result<()> {
+        Err(no(path))
+    }
+    fn space(&self, path: &Path) -> Result<Space> {
+        Err(no(path))
+    }
+}
