@@ -211,8 +211,8 @@ fn finish_load(place: &Place, options: &Options, now: &Settled) -> Result<()> {
     if place.vfs.stat(&live.join(PENDING_INGEST))?.is_none() {
         return Ok(());
     }
-    let attached = attachment::read(&*place.vfs, live)?.is_some();
-    let settings = Settings { keep_wal: attached, ..options.settings() };
+    let mut settings = options.settings();
+    settings.keep_wal = attachment::read(&*place.vfs, live)?.is_some();
     let database = Database::open(&*place.vfs, live, &settings)?;
     place::check_identity(&database, marker)?;
     super::ingest::sweep(&*place.vfs, &place.layout);

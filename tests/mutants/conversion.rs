@@ -52,8 +52,8 @@ fn reading() -> Vec<Defect> {
         defect("what is read is opened for writing")
             .edit(
                 "src/rocks/database.rs",
-                "DB::open_cf_descriptors_read_only(&options, path, families(settings, has_internal), false)",
-                "DB::open_cf_descriptors(&options, path, families(settings, has_internal))",
+                "DB::open_cf_descriptors_read_only(&options, never_made(path), families, false)",
+                "DB::open_cf_descriptors(&options, path, families)",
             )
             .found_by(&["refusals::inspecting_writes_nothing"]),
         defect("the source's identity is not compared with its marker")

@@ -25,10 +25,12 @@ pub fn defects() -> Vec<Defect> {
         defect("the marker is written again at every open")
             .edit(
                 OPEN,
-                "super::ingest::sweep(&*place.vfs, &place.layout);",
-                "super::ingest::sweep(&*place.vfs, &place.layout);
+                "assemble(place, database, settled.encoding, marker, &options, attached)?",
+                "{
             place.vfs.remove_file(&place.layout.live.join(crate::layout::MARKER))?;
-            crate::marker::write(&*place.vfs, &place.layout.live, &marker)?;",
+            crate::marker::write(&*place.vfs, &place.layout.live, &marker)?;
+            assemble(place, database, settled.encoding, marker, &options, attached)?
+        }",
             )
             .found_by(&["guarantees::syncs::opening_what_is_whole_writes_nothing_of_ours"]),
         defect("a sweep that fails fails the open")

@@ -105,11 +105,7 @@ fn locks() -> Vec<Defect> {
                 "refusals::a_second_opener_in_this_process",
             ]),
         defect("RocksDB's own lock is not taken")
-            .edit(
-                LOCK,
-                "rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)",
-                "Ok::<(), rustix::io::Errno>(())",
-            )
+            .edit(LOCK, "fcntl(&file, FcntlArg::F_OFD_SETLK(&whole))", "Ok::<i32, Errno>(0)")
             .found_by(&["guarantees::others::rocksdb_itself_is_kept_out_of_a_source"]),
     ]
 }
