@@ -3,8 +3,8 @@
 use crate::attachment::{self, ATTACHMENT_FORMAT, Attachment, Cause};
 use crate::engine::{Engine, Options};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::remove_tree;
-use crate::layout::{LOG_BACKUP, PENDING_INGEST, UNSHIPPED};
+use crate::fs::{RealVfs, remove_tree};
+use crate::layout::{LOG_BACKUP, Layout, PENDING_INGEST, UNSHIPPED};
 use crate::log_backup::archive::Archive;
 use crate::log_backup::commit::load;
 use crate::log_backup::head::{Head, Timeline};
@@ -89,11 +89,12 @@ fn existing(archive: &Archive, own: &Attachment, take_over: TakeOver) -> Result<
 }
 
 /// Detaches the database at `path`: its log is not kept any more, what was not shipped never will be, and the archive stays
-/// as it is. Gives what it was attached to; `None` if it was not.
+/// as it is. Gives the URL of
+/// that archive; `None` if it was not.
 ///
 /// # Errors
 /// Those of opening; `Io`: it may be detached, with files left; repeat.
-pub fn detach(path: impl AsRef<Path>, options: Options) -> Result<Option<Attachment>> {
+pub fn detach(path: impl AsRef<Path>, options: Options) -> Result<Option<String>> {
     let engine = Engine::open(path, options)?;
     let vfs = engine.file_operations();
     let live = engine.path();
@@ -109,5 +110,14 @@ pub fn detach(path: impl AsRef<Path>, options: Options) -> Result<Option<Attachm
     vfs.sync_dir(live)?;
     drop(vfs);
     engine.close()?;
-    Ok(own)
+    Ok(own.map(|own| own.archive))
+}
+
+/// The URL of the archive that the database at `path` is attached to.
+///
+/// # Errors
+/// Those of reading the file that says so. Nothing was changed.
+pub fn archive_url(path: impl AsRef<Path>) -> Result<Option<String>> {
+    let layout = Layout::new(path.as_ref())?;
+    Ok(attachment::read(&RealVfs::new()?, &layout.live)?.map(|own| own.archive))
 }

@@ -52,7 +52,7 @@ pub(super) fn resume(archive: &Archive, vfs: &dyn Vfs, log: &LocalLog, first: Se
         }
         let (expected, time) = (first.first_sequence, first.floor);
         let reader = LogReader::from_sequence(vfs, directory, expected, time, *internal)?;
-        return Ok(Continuity::Goes(Stream::new(reader, first)));
+        return Ok(Continuity::Goes(Stream::new(reader, None, first)));
     };
     let end = tail::ends(archive, timeline, last)?;
     if end.trailer.successor.is_some() {
@@ -67,7 +67,7 @@ pub(super) fn resume(archive: &Archive, vfs: &dyn Vfs, log: &LocalLog, first: Se
     let Some(number) = tail::holding(archive, timeline, floor, last, shipped)? else {
         // Nothing but the time was ever shipped.
         let reader = LogReader::from_sequence(vfs, &log.directory, shipped + 1, next.floor, log.internal)?;
-        return Ok(Continuity::Goes(Stream::new(reader, next)));
+        return Ok(Continuity::Goes(Stream::new(reader, None, next)));
     };
     let bytes = tail::whole(archive, timeline, number)?;
     let segment = SegmentReader::new(&bytes)?;
@@ -98,7 +98,7 @@ fn compare(
     let shipped = next.first_sequence - 1;
     let open = |sequence| LogReader::from_sequence(vfs, &log.directory, sequence, header.start.floor, log.internal);
     let mut reader = open(header.start.first_sequence)?;
-    let mut compared = None;
+    let (mut compared, mut at) = (None, None);
     loop {
         let missing = || format!("the write {shipped}, shipped last, is not in the log any more");
         let entry = match reader.next(vfs, shipped) {
@@ -106,17 +106,21 @@ fn compare(
             entry => entry?,
         };
         match entry {
-            Entry::Record { batch, frames, .. } => {
+            Entry::Record { batch, frames, end, .. } => {
+                at = Some(end);
                 for frame in &frames {
                     if !is_same(batches, batch, frame) {
-                        return Ok(Continuity::Diverged(format!("the write {} is not the one shipped", frame.sequence)));
+                        return Ok(Continuity::Diverged(format!(
+                            "the write {} is not the one shipped",
+                            frame.sequence
+                        )));
                     }
                     compared = Some(frame.sequence + u64::from(frame.operations).saturating_sub(1));
                 }
             }
             // Its beginning was shipped and removed.
             Entry::Gap(gap) if compared.is_none() && gap.found <= shipped => reader = open(gap.found)?,
-            Entry::Done if compared == Some(shipped) => return Ok(Continuity::Goes(Stream::new(reader, next))),
+            Entry::Done if compared == Some(shipped) => return Ok(Continuity::Goes(Stream::new(reader, at, next))),
             Entry::Done | Entry::Loading | Entry::Gap(_) | Entry::Short { .. } => {
                 return Ok(Continuity::Gap(missing()));
             }

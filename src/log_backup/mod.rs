@@ -13,6 +13,7 @@ pub mod archive;
 #[cfg(test)]
 mod archive_tests;
 pub mod attach;
+pub mod background;
 mod base_snapshot;
 pub mod commit;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub mod migration;
 mod migration_tests;
 pub mod names;
 mod object;
+pub mod overview;
 pub mod pin;
 #[cfg(test)]
 mod pin_tests;

@@ -25,7 +25,9 @@ use crate::log_backup::retention;
 use crate::log_backup::segment::SegmentStart;
 use crate::log_backup::snapshot_format::SnapshotPlace;
 use crate::log_backup::stream::{Cut, Published, Step, Stream};
-use crate::log_backup::timelines::{attachment_of, ensure, first_time, floor_of, lacks_base, latest_base, may_follow, note_next, taken};
+use crate::log_backup::timelines::{
+    attachment_of, ensure, first_time, floor_of, lacks_base, latest_base, may_follow, note_next, taken,
+};
 use crate::trap::trap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -128,6 +130,15 @@ impl Shipper {
         self.snapshot_wanted = true;
     }
 
+    /// Bytes of all WAL files, and of what is not shipped of them.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn wal_bytes(&self) -> Result<(u64, u64)> {
+        let after = self.running.as_ref().map(|running| running.stream.position()).unwrap_or_default();
+        retention::wal_bytes(&*self.vfs, &self.engine, after)
+    }
+
     /// Ships all that is in the log now.
     ///
     /// # Errors
@@ -162,7 +173,8 @@ impl Shipper {
             let Some((cause, why)) = gap else { return Ok(()) };
             begun += 1;
             if begun > TIMELINES_MAX {
-                let message = format!("a new timeline was begun {begun} times, and the log still does not go on: {why}");
+                let message =
+                    format!("a new timeline was begun {begun} times, and the log still does not go on: {why}");
                 return Err(Error::new(ErrorKind::Corrupt, STEP, message).at(self.engine.path()));
             }
             self.begin(cause, &why)?;
@@ -296,8 +308,9 @@ impl Shipper {
                 live: self.engine.path(),
                 timeline: running.own.timeline,
             };
-            let step =
-                running.stream.step(&*self.vfs, &self.archive, cut, &mut |load, sequence| loads.store(load, sequence))?;
+            let step = running
+                .stream
+                .step(&*self.vfs, &self.archive, cut, &mut |load, sequence| loads.store(load, sequence))?;
             match step {
                 Step::Published(published) => self.published(&published, pass)?,
                 Step::Done | Step::Loading => {
@@ -337,7 +350,8 @@ impl Shipper {
         let number = running.stream.next().number;
         match resume(&self.archive, &*self.vfs, &log, first)? {
             Continuity::Goes(stream) if stream.next().number > number => {
-                self.running = Some(Running { stream, ..running });
+                // What stands there tells the time, too.
+                self.running = Some(Running { stream, stored: Some(Instant::now()), ..running });
                 Ok(())
             }
             _ => {

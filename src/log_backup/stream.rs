@@ -31,7 +31,7 @@ struct Built {
 /// A segment that stands.
 #[derive(Debug)]
 pub(super) struct Published {
-    /// Where its last record ends.
+    /// Where the last record ends that is stored; the start of all if that is not known.
     pub end: Position,
     /// The loads whose files are not needed any more.
     pub groups: Vec<Uuid>,
@@ -76,6 +76,8 @@ pub(super) struct Stream {
     reader: LogReader,
     next: SegmentStart,
     built: Option<Built>,
+    /// Where the last record ends that was read. The reader itself may have gone on to a file without any.
+    read: Position,
     times: (u64, u64),
     ended: bool,
 }
@@ -88,11 +90,13 @@ enum Filled {
 }
 
 impl Stream {
-    /// Goes on with segment `next`; the reader stands where it begins.
-    pub fn new(mut reader: LogReader, next: SegmentStart) -> Self {
+    /// Goes on with segment `next`; the reader stands where it begins, and the record before that ends at `read`, if that is
+    /// known.
+    pub fn new(mut reader: LogReader, read: Option<Position>, next: SegmentStart) -> Self {
         reader.raise(next.floor);
+        let read = read.unwrap_or_default();
         let times = (next.floor, next.floor.saturating_sub(1));
-        Stream { reader, next, built: None, times, ended: false }
+        Stream { reader, next, built: None, read, times, ended: false }
     }
 
     /// What the next segment begins with.
@@ -171,7 +175,7 @@ impl Stream {
         let known = if last { writer.time().max(cut.time) } else { writer.time() };
         let resolved = if successor.is_some() { writer.time() } else { known.saturating_sub(1) };
         let segment = writer.finish(resolved, successor)?;
-        Ok(Ok(Built { segment, end: self.reader.position(), groups: loads }))
+        Ok(Ok(Built { segment, end: self.read, groups: loads }))
     }
 
     fn fill(
@@ -189,7 +193,10 @@ impl Stream {
                 entry => entry?,
             };
             let (batch, frames, load) = match entry {
-                Entry::Record { batch, frames, load, .. } => (batch, frames, load),
+                Entry::Record { batch, frames, load, end } => {
+                    self.read = end;
+                    (batch, frames, load)
+                }
                 Entry::Done => return Ok(Filled::Done),
                 Entry::Loading => return Ok(Filled::Loading),
                 Entry::Gap(gap) => {
@@ -230,9 +237,8 @@ fn push_load(
     };
     let sequence = writer.next_sequence();
     let taken = first.sequence.saturating_sub(sequence);
-    let operations = u32::try_from(taken).map_err(|_| {
-        Error::new(ErrorKind::Unsupported, STEP, format!("a bulk load took {taken} sequence numbers"))
-    })?;
+    let operations = u32::try_from(taken)
+        .map_err(|_| Error::new(ErrorKind::Unsupported, STEP, format!("a bulk load took {taken} sequence numbers")))?;
     if done {
         let group = groups(load, sequence - 1)?;
         writer.push_group(sequence, first.time, operations, &group)?;

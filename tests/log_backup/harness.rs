@@ -1,6 +1,7 @@
 //! A database, its archive, and what the archive says was written, decoded from all of its segments.
 
 use crate::common::{Content, options, scratch};
+use morphkv::encoding::{EncodingId, Hierarchical, KeyEncoding, Natural};
 use morphkv::log_backup::archive::{Archive, ArchiveOptions};
 use morphkv::log_backup::commit::load;
 use morphkv::log_backup::fault_store::FaultStore;
@@ -177,6 +178,52 @@ pub fn shipped(archive: &Archive, timeline: &Timeline) -> Content {
     let contents: Vec<_> = bases.iter().map(from).collect();
     assert!(contents.windows(2).all(|pair| pair[0] == pair[1]), "base snapshots disagree");
     contents[0].clone()
+}
+
+/// The content of a timeline at `end`, in its encoding, as a restore finds it: from its latest base snapshot, or from where
+/// its parent ends.
+pub fn restored(archive: &Archive, id: Uuid, end: u64) -> Content {
+    let head = head(archive);
+    let timeline = head.timeline(id).unwrap();
+    let (frames, _) = frames(archive, id);
+    let base = bases(archive, id).into_iter().rfind(|base| base.sequence <= end);
+    let (mut content, from) = match base {
+        Some(base) => (base_content(archive, &base), base.sequence),
+        None => {
+            assert!(timeline.is_derivable(), "{timeline:?} has no base snapshot");
+            let parent = timeline.parent.unwrap();
+            let before = restored(archive, parent.timeline, parent.end.sequence);
+            let encoding = head.timeline(parent.timeline).unwrap().encoding.clone();
+            (reencoded(before, &*named(&encoding), &*named(&timeline.encoding)), 0)
+        }
+    };
+    let later = frames.iter().filter(|frame| frame.first_sequence > from && frame.first_sequence <= end);
+    later.for_each(|frame| apply(archive, &mut content, frame));
+    content
+}
+
+fn named(id: &EncodingId) -> Arc<dyn KeyEncoding> {
+    if id.name == "natural" { Arc::new(Natural) } else { Arc::new(Hierarchical) }
+}
+
+fn reencoded(content: Content, from: &dyn KeyEncoding, to: &dyn KeyEncoding) -> Content {
+    let recode = |(encoded, value): (Vec<u8>, Vec<u8>)| {
+        let (mut key, mut out) = (Vec::new(), Vec::new());
+        from.decode(&encoded, &mut key).unwrap();
+        to.encode(&key, &mut out).unwrap();
+        (out, value)
+    };
+    content.into_iter().map(recode).collect()
+}
+
+/// The engine's content in the encoding that it has.
+pub fn encoded(engine: &Engine) -> Content {
+    reencoded(crate::common::content(engine), &Natural, &*named(&engine.encoding()))
+}
+
+/// The current timeline, restored to its end, is what the engine has.
+pub fn assert_restorable(archive: &Archive, engine: &Engine) {
+    assert_eq!(restored(archive, current(archive).id, u64::MAX), encoded(engine));
 }
 
 /// The current timeline.
