@@ -27,7 +27,7 @@ pub(super) struct LocalLog {
 #[derive(Debug)]
 pub(super) enum Continuity {
     /// It goes on.
-    Goes(Stream),
+    Goes(Box<Stream>),
     /// The archive's log has ended, for a successor.
     Ended(Ends),
     /// The database has another history, and how that shows.
@@ -52,7 +52,7 @@ pub(super) fn resume(archive: &Archive, vfs: &dyn Vfs, log: &LocalLog, first: Se
         }
         let (expected, time) = (first.first_sequence, first.floor);
         let reader = LogReader::from_sequence(vfs, directory, expected, time, *internal)?;
-        return Ok(Continuity::Goes(Stream::new(reader, None, first)));
+        return Ok(Continuity::Goes(Box::new(Stream::new(reader, None, first))));
     };
     let end = tail::ends(archive, timeline, last)?;
     if end.trailer.successor.is_some() {
@@ -67,7 +67,7 @@ pub(super) fn resume(archive: &Archive, vfs: &dyn Vfs, log: &LocalLog, first: Se
     let Some(number) = tail::holding(archive, timeline, floor, last, shipped)? else {
         // Nothing but the time was ever shipped.
         let reader = LogReader::from_sequence(vfs, &log.directory, shipped + 1, next.floor, log.internal)?;
-        return Ok(Continuity::Goes(Stream::new(reader, None, next)));
+        return Ok(Continuity::Goes(Box::new(Stream::new(reader, None, next))));
     };
     let bytes = tail::whole(archive, timeline, number)?;
     let segment = SegmentReader::new(&bytes)?;
@@ -120,7 +120,9 @@ fn compare(
             }
             // Its beginning was shipped and removed.
             Entry::Gap(gap) if compared.is_none() && gap.found <= shipped => reader = open(gap.found)?,
-            Entry::Done if compared == Some(shipped) => return Ok(Continuity::Goes(Stream::new(reader, at, next))),
+            Entry::Done if compared == Some(shipped) => {
+                return Ok(Continuity::Goes(Box::new(Stream::new(reader, at, next))));
+            }
             Entry::Done | Entry::Loading | Entry::Gap(_) | Entry::Short { .. } => {
                 return Ok(Continuity::Gap(missing()));
             }

@@ -61,16 +61,13 @@ impl Handover<'_> {
             let message = "a log was handed over, and the attachment does not say whose";
             return Err(Error::new(ErrorKind::Corrupt, STEP, message).at(self.engine.path()));
         };
-        // Attached, and converted before anything was shipped: there is nothing to go on from.
-        let known = head.timeline(parent.timeline).ok().cloned();
-        let current = known.is_some() && may_follow(self.archive, head, parent.timeline)?;
-        if !current && !self.has_ended(head, parent)? {
+        let Some(known) = head.timelines.iter().find(|timeline| timeline.id == parent.timeline) else {
+            return Err(taken(self.archive, head, self.own.timeline));
+        };
+        if !may_follow(self.archive, head, parent.timeline)? {
             return Err(taken(self.archive, head, self.own.timeline));
         }
-        let cause = match known {
-            Some(known) => self.ship_parent(head, &known.encoding, parent)?,
-            None => Cause::Gap,
-        };
+        let cause = self.ship_parent(head, &known.encoding, parent)?;
         trap!(self.vfs, ShipParentEnded);
         let timeline = Timeline {
             id: self.own.timeline,
@@ -79,16 +76,6 @@ impl Handover<'_> {
             cause,
         };
         commit_timeline(self.archive, &timeline, head).map(|_| ())
-    }
-
-    /// Whether the parent ends with this very handover.
-    fn has_ended(&self, head: &Head, parent: Parent) -> Result<bool> {
-        let floor = floor_of(head, parent.timeline)?;
-        let Some(last) = crate::log_backup::tail::last_number(self.archive, parent.timeline, floor)? else {
-            return Ok(false);
-        };
-        let trailer = crate::log_backup::tail::ends(self.archive, parent.timeline, last)?.trailer;
-        Ok(trailer.successor == Some(self.own.timeline))
     }
 
     /// Says how the new timeline relates to the parent.
@@ -110,7 +97,7 @@ impl Handover<'_> {
             chain: ContentHash(0),
         };
         match resume(self.archive, self.vfs, &log, first)? {
-            Continuity::Goes(stream) => self.ship_rest(stream, &log),
+            Continuity::Goes(stream) => self.ship_rest(*stream, &log),
             Continuity::Ended(ends) if ends.trailer.successor == Some(self.own.timeline) => Ok(Cause::Conversion),
             Continuity::Ended(_) => {
                 tracing::warn!("the log from before a conversion went on where it had ended; a base snapshot follows");

@@ -114,14 +114,15 @@ impl Loads<'_> {
             remove_tree(self.vfs, folder)?;
             self.vfs.make_dir(folder)?;
         }
-        let mut linked = Vec::new();
+        let database = Database::create(&scratch, &Settings::default())?;
+        let mut entries = Vec::new();
         for (number, path) in paths.iter().enumerate() {
             let link = links.join(format!("{number:06}.sst"));
             self.vfs.hard_link(path, &link)?;
-            linked.push(link);
+            database.ingest(&[link])?;
+            // RocksDB tells the sum alone.
+            entries.push(database.table_figures()?.entries.saturating_sub(entries.iter().sum()));
         }
-        let database = Database::create(&scratch, &Settings::default())?;
-        database.ingest(&linked)?;
         let mut files = database.live_files()?;
         database.close()?;
         files.retain(|file| file.family == DATA_FAMILY);
@@ -133,10 +134,9 @@ impl Loads<'_> {
         for folder in [&links, &scratch] {
             remove_tree(self.vfs, folder)?;
         }
-        let describe = |file: crate::rocks::LiveFile| {
-            let crate::rocks::LiveFile { entries, smallest, largest, .. } = file;
-            Described { entries, smallest, largest }
-        };
-        Ok(files.into_iter().map(describe).collect())
+        let described = files.into_iter().zip(entries);
+        Ok(described
+            .map(|(file, entries)| Described { entries, smallest: file.smallest, largest: file.largest })
+            .collect())
     }
 }

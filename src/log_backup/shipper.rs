@@ -158,7 +158,9 @@ impl Shipper {
             if error.kind() == ErrorKind::Conflict {
                 self.fenced = Some(error.message().to_owned());
             }
-            retention::drop_oldest(&self.engine, &*self.vfs, self.options.max_retained_wal)?;
+            if let Err(error) = retention::drop_oldest(&self.engine, &*self.vfs, self.options.max_retained_wal) {
+                tracing::warn!(%error, "WAL files could not be kept within their limit");
+            }
         }
         done.map(|()| pass)
     }
@@ -207,7 +209,7 @@ impl Shipper {
         let log = self.durable()?;
         let first = self.first_segment(&own, &head)?;
         match resume(&self.archive, &*self.vfs, &log, first)? {
-            Continuity::Goes(stream) => self.run(own, &head, stream).map(|()| None),
+            Continuity::Goes(stream) => self.run(own, &head, *stream).map(|()| None),
             Continuity::Ended(_) => Ok(Some((Cause::Diverged, "its timeline has ended".into()))),
             Continuity::Diverged(why) => Ok(Some((Cause::Diverged, why))),
             Continuity::Gap(why) => Ok(Some((Cause::Gap, why))),
@@ -351,7 +353,8 @@ impl Shipper {
         match resume(&self.archive, &*self.vfs, &log, first)? {
             Continuity::Goes(stream) if stream.next().number > number => {
                 // What stands there tells the time, too.
-                self.running = Some(Running { stream, stored: Some(Instant::now()), ..running });
+                let (stream, stored) = (*stream, Some(Instant::now()));
+                self.running = Some(Running { stream, stored, ..running });
                 Ok(())
             }
             _ => {

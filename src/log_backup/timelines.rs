@@ -54,8 +54,10 @@ pub(super) fn ensure(archive: &Archive, vfs: &dyn Vfs, own: &Attachment, encodin
         return Ok(head);
     }
     let goes_on = matches!(own.cause, Cause::Gap | Cause::Diverged);
-    let parent = own.parent.filter(|parent| goes_on && may_follow(archive, &head, parent.timeline).unwrap_or(false));
-    let Some(parent) = parent else { return Err(taken(archive, &head, own.timeline)) };
+    let Some(parent) = own.parent.filter(|_| goes_on) else { return Err(taken(archive, &head, own.timeline)) };
+    if !may_follow(archive, &head, parent.timeline)? {
+        return Err(taken(archive, &head, own.timeline));
+    }
     let timeline = Timeline {
         id: own.timeline,
         parent: end_of(archive, &head, parent.timeline)?,

@@ -34,8 +34,6 @@ pub struct LiveFile {
     pub level: i32,
     /// Bytes on disk.
     pub bytes: u64,
-    /// How many entries it has, deletions too.
-    pub entries: u64,
     /// Its smallest encoded key.
     pub smallest: Vec<u8>,
     /// Its largest encoded key.
@@ -419,7 +417,6 @@ impl Database {
                 family: file.column_family_name,
                 level: file.level,
                 bytes: file.size as u64,
-                entries: file.num_entries,
                 smallest: file.start_key.unwrap_or_default(),
                 largest: file.end_key.unwrap_or_default(),
             })

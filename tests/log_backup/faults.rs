@@ -94,3 +94,45 @@ fn a_store_that_fails_every_few_calls_is_worn_down() {
         }
     }
 }
+
+/// A database with a gap in its log, over a store with these faults: the new timeline, its base snapshot, and what follows.
+/// Gives the number of calls.
+fn gap_under(fault: Option<(When, Effect)>) -> u64 {
+    let bench = Bench::in_memory();
+    let engine = Engine::open(bench.path(), creating()).unwrap();
+    fill(&engine, &sample(20));
+    engine.close().unwrap();
+    let engine = attach(bench.path(), options(), &bench.archive, TakeOver::No).unwrap();
+    bench.shipper(&engine).ship_once().unwrap();
+    engine.put("lost", "from the log").unwrap();
+    engine.flush().unwrap();
+    engine.close().unwrap();
+    bench.open().close().unwrap();
+    for entry in std::fs::read_dir(bench.path().join("archive")).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let engine = bench.open();
+    let once = ArchiveOptions { attempts: 1, ..archive_options() };
+    let archive = Archive::with_store(Arc::new(bench.store.clone()), "memory://test", "", once).unwrap();
+    bench.store.plan(&fault.into_iter().collect::<Vec<_>>());
+    let mut shipper = Shipper::new(engine.clone(), archive.clone(), ship_options());
+    let passed = (0..TRIES).find_map(|_| shipper.ship_once().ok());
+    assert!(passed.is_some(), "{fault:?}: {:?}", shipper.ship_once());
+    let calls = bench.store.counted();
+    bench.store.plan(&[]);
+    assert_eq!(head(&archive).timelines.len(), 2, "{fault:?}");
+    assert_shipped(&archive, &engine);
+    calls
+}
+
+#[test]
+fn a_new_timeline_is_begun_once_whatever_call_fails() {
+    let calls = gap_under(None);
+    for nth in 0..calls {
+        for effect in [Effect::Fail, Effect::LoseAnswer] {
+            gap_under(Some((When::Nth(nth), effect)));
+        }
+    }
+    println!("calls {calls}, faults {}", 2 * calls);
+    assert!(calls > 30);
+}
