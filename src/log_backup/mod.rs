@@ -54,3 +54,4 @@ mod stream;
 pub mod tail;
 mod timelines;
 pub mod transfer;
+pub mod verify;

@@ -40,6 +40,8 @@ fn a_log_is_attached_shipped_shown_and_detached() {
     let history = object(run(&["archive", "history", &url, "--json"]));
     assert_eq!(history["commits"].as_array().unwrap().len(), 3, "{history}");
     assert_eq!(object(run(&["archive", "locks", &url, "--json"]))["pins"].as_array().unwrap().len(), 0);
+    let verified = object(run(&["archive", "verify", &url, "--json"]));
+    assert_eq!((verified["faults"].clone(), verified["segments"].as_u64() > Some(2)), (Value::Array(vec![]), true));
     let id = "00000000-0000-0000-0000-000000000001";
     assert_eq!(run(&["archive", "locks", &url, "--break", id, "-y"]).code, 2);
 

@@ -7,4 +7,5 @@ mod faults;
 mod harness;
 mod histories;
 mod kills;
+mod verified;
 mod whole;

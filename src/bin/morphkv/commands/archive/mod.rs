@@ -3,6 +3,7 @@
 mod history;
 mod locks;
 mod status;
+mod verify;
 
 use crate::output::{Answer, Output};
 use clap::{Args, Subcommand};
@@ -19,6 +20,7 @@ pub struct ArchiveCommands {
 #[derive(Debug, Subcommand)]
 enum ArchiveCommand {
     Status(status::Status),
+    Verify(verify::Verify),
     History(history::History),
     Locks(locks::Locks),
 }
@@ -27,6 +29,7 @@ impl ArchiveCommands {
     pub fn run(self, output: &Output) -> Result<Answer> {
         match self.command {
             ArchiveCommand::Status(command) => command.run(output),
+            ArchiveCommand::Verify(command) => command.run(output),
             ArchiveCommand::History(command) => command.run(output),
             ArchiveCommand::Locks(command) => command.run(output),
         }
