@@ -196,6 +196,38 @@ mod armed {
         CheckpointMade = "morphkv-trap-checkpoint-made",
         /// checkpoint: complete under its temporary name.
         CheckpointSealed = "morphkv-trap-checkpoint-sealed",
+        /// attach: the file that says so is written, the archive does not know of it.
+        ShipAttachNoted = "morphkv-trap-ship-attach-noted",
+        /// The archive knows a timeline, nothing of it is shipped.
+        ShipTimelineBegun = "morphkv-trap-ship-timeline-begun",
+        /// The database is told that it goes on in a new timeline, the archive is not.
+        ShipTimelineNoted = "morphkv-trap-ship-timeline-noted",
+        /// Before a segment is stored.
+        ShipSegmentBefore = "morphkv-trap-ship-segment-before",
+        /// A segment is stored.
+        ShipSegmentAfter = "morphkv-trap-ship-segment-after",
+        /// The files of a load are stored, the archive's HEAD does not know of them.
+        ShipLoadStored = "morphkv-trap-ship-load-stored",
+        /// HEAD knows the files of a load, no segment speaks of them.
+        ShipLoadCommitted = "morphkv-trap-ship-load-committed",
+        /// Before the files of a load go that was shipped.
+        ShipLoadRemoveBefore = "morphkv-trap-ship-load-remove-before",
+        /// Before WAL files go that were shipped.
+        ShipWalRemoveBefore = "morphkv-trap-ship-wal-remove-before",
+        /// WAL files are gone that were shipped.
+        ShipWalRemoveAfter = "morphkv-trap-ship-wal-remove-after",
+        /// The copy for a base snapshot stands, nothing of it is stored.
+        ShipBaseCopied = "morphkv-trap-ship-base-copied",
+        /// A base snapshot is in HEAD, its copy is not removed.
+        ShipBaseStored = "morphkv-trap-ship-base-stored",
+        /// The timeline that a conversion left has its end, HEAD does not know the new one.
+        ShipParentEnded = "morphkv-trap-ship-parent-ended",
+        /// The timeline that a conversion began is in HEAD, the log before it is not removed.
+        ShipHandoverCommitted = "morphkv-trap-ship-handover-committed",
+        /// The log from before a conversion is removed.
+        ShipUnshippedRemoved = "morphkv-trap-ship-unshipped-removed",
+        /// detach: the file is gone, what was kept for the log is not.
+        ShipDetached = "morphkv-trap-ship-detached",
     }
 
     impl Trap {

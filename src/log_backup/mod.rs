@@ -12,33 +12,46 @@ pub mod address;
 pub mod archive;
 #[cfg(test)]
 mod archive_tests;
+pub mod attach;
+pub mod background;
+mod base_snapshot;
 pub mod commit;
 #[cfg(test)]
 mod commit_tests;
+mod continuity;
 pub mod doom;
 #[cfg(any(test, feature = "traps"))]
 pub mod fault_store;
 pub mod frames;
 pub mod group;
+mod handover;
 pub mod head;
+mod loads;
 mod local;
 pub mod migration;
 #[cfg(test)]
 mod migration_tests;
 pub mod names;
 mod object;
+pub mod overview;
 pub mod pin;
 #[cfg(test)]
 mod pin_tests;
 pub mod probe;
+mod retention;
 pub mod runtime;
 pub mod segment;
 pub mod segment_reader;
 #[cfg(test)]
 mod segment_tests;
+pub mod shipper;
 pub mod snapshot_format;
 #[cfg(test)]
 mod snapshot_tests;
 pub mod snapshot_transfer;
 mod stores;
+mod stream;
+pub mod tail;
+mod timelines;
 pub mod transfer;
+pub mod verify;

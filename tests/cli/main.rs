@@ -11,5 +11,6 @@ mod harness;
 mod ldb;
 #[cfg(feature = "traps")]
 mod legacy;
+mod log;
 mod refusals;
 mod scans;

@@ -159,9 +159,12 @@ fn every_trap_of_every_change() {
         (run(even), other.join().unwrap())
     });
     let met: BTreeSet<_> = a.met.union(&b.met).cloned().collect();
-    let missed: Vec<_> = Trap::ALL.iter().map(|trap| trap.name()).filter(|name| !met.contains(*name)).collect();
+    // Those of the log backup are swept by `tests/log_backup/`.
+    let swept = Trap::ALL.iter().map(|trap| trap.name()).filter(|name| !name.starts_with("morphkv-trap-ship-"));
+    let swept: Vec<_> = swept.collect();
+    let missed: Vec<_> = swept.iter().filter(|name| !met.contains(**name)).collect();
     figures
-        .with("traps", format!("{} of {}", met.len(), Trap::ALL.len()))
+        .with("traps", format!("{} of {}", met.len(), swept.len()))
         .with("kills", a.crashes + b.crashes)
         .with("kills inside recovery", a.second_crashes + b.second_crashes)
         .with("opened and compared", a.opened + b.opened)

@@ -2,8 +2,8 @@
 
 use crate::bytes;
 use crate::commands::{
-    adopt, completions, convert, create, delete, demo, destroy, digest, drop_backup, dump, get, inspect, load, lookup,
-    man, put, recover, rollback, scan, verify,
+    adopt, archive, completions, convert, create, delete, demo, destroy, digest, drop_backup, dump, get, inspect, load,
+    log, lookup, man, put, recover, rollback, scan, verify,
 };
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use morphkv::encoding::{Hierarchical, KeyEncoding, Natural};
@@ -65,6 +65,8 @@ pub enum Command {
     Scan(scan::Scan),
     Dump(dump::Dump),
     Load(load::Load),
+    Log(log::Log),
+    Archive(archive::ArchiveCommands),
     Completions(completions::Completions),
     Man(man::Man),
 }

@@ -1,6 +1,7 @@
 //! One file for each command: what it takes, and what it does.
 
 pub mod adopt;
+pub mod archive;
 pub mod completions;
 pub mod convert;
 pub mod create;
@@ -13,6 +14,7 @@ pub mod dump;
 pub mod get;
 pub mod inspect;
 pub mod load;
+pub mod log;
 pub mod lookup;
 pub mod man;
 pub mod put;
@@ -49,6 +51,8 @@ impl Command {
             Command::Scan(command) => command.run(output),
             Command::Dump(command) => command.run(output),
             Command::Load(command) => command.run(output),
+            Command::Log(command) => command.run(output),
+            Command::Archive(command) => command.run(output),
             Command::Completions(command) => command.run(output),
             Command::Man(command) => command.run(output),
         }

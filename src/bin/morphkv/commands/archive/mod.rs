@@ -1,0 +1,52 @@
+//! `morphkv archive ..`: looking after an archive.
+
+mod history;
+mod locks;
+mod status;
+mod verify;
+
+use crate::output::{Answer, Output};
+use clap::{Args, Subcommand};
+use morphkv::Result;
+use morphkv::log_backup::archive::{Archive, ArchiveOptions};
+
+/// Look after an archive of log backups
+#[derive(Debug, Args)]
+pub struct ArchiveCommands {
+    #[command(subcommand)]
+    command: ArchiveCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ArchiveCommand {
+    Status(status::Status),
+    Verify(verify::Verify),
+    History(history::History),
+    Locks(locks::Locks),
+}
+
+impl ArchiveCommands {
+    pub fn run(self, output: &Output) -> Result<Answer> {
+        match self.command {
+            ArchiveCommand::Status(command) => command.run(output),
+            ArchiveCommand::Verify(command) => command.run(output),
+            ArchiveCommand::History(command) => command.run(output),
+            ArchiveCommand::Locks(command) => command.run(output),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// file:///PATH, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX; credentials come from the environment
+    #[arg(value_name = "URL")]
+    url: String,
+}
+
+impl Place {
+    /// # Errors
+    /// As [`Archive::open`].
+    fn open(&self) -> Result<Archive> {
+        Archive::open(&self.url, ArchiveOptions::default())
+    }
+}

@@ -1,0 +1,278 @@
+//! The log backup of an open database: a thread that ships, and its status.
+//!
+//! Writers are never waited for and never wait: whatever the archive does, the log is kept until it is stored.
+
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::log_backup::archive::Archive;
+use crate::log_backup::shipper::{Pass, ShipOptions, Shipper};
+use parking_lot::{Condvar, Mutex};
+use serde::Serialize;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+const STEP: &str = "back up the log";
+
+/// The wait after a first error; it doubles with each further one.
+const BACKOFF: Duration = Duration::from_secs(1);
+/// The longest wait after an error.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// How often it is looked whether enough was written for a segment.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How the log of an open database is backed up.
+#[derive(Debug, Clone)]
+pub struct LogBackupOptions {
+    /// How it is shipped.
+    pub ship: ShipOptions,
+    /// What was written is shipped at the latest after this time, or as soon as it fills a segment. Default: 10 s.
+    pub interval: Duration,
+}
+
+impl Default for LogBackupOptions {
+    fn default() -> Self {
+        LogBackupOptions { ship: ShipOptions::default(), interval: Duration::from_secs(10) }
+    }
+}
+
+/// Whether the log reaches the archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogBackupState {
+    /// The first pass has not ended.
+    #[default]
+    Starting,
+    /// The last pass succeeded.
+    Shipping,
+    /// The last pass failed; it is tried again.
+    Failing,
+    /// It is not tried again until the database is opened anew.
+    Stopped,
+}
+
+/// How far the log has come.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct LogBackupStatus {
+    /// Whether it reaches the archive.
+    pub state: LogBackupState,
+    /// The timeline, once that is known.
+    pub timeline: Option<Uuid>,
+    /// All up to this sequence number is in the archive.
+    pub shipped_sequence: u64,
+    /// The time of that, in microseconds of the Unix epoch.
+    pub shipped_time: u64,
+    /// The log can be restored to every time up to this one.
+    pub resolved: u64,
+    /// How long ago that is, in seconds, if something is not shipped; else 0.
+    pub lag_seconds: u64,
+    /// WAL bytes that are not shipped.
+    pub lag_bytes: u64,
+    /// Bytes of all WAL files.
+    pub retained_wal_bytes: u64,
+    /// Segments stored since the start.
+    pub segments: u64,
+    /// Their bytes.
+    pub segment_bytes: u64,
+    /// Base snapshots taken since the start.
+    pub base_snapshots: u64,
+    /// Timelines begun since the start because the log did not go on.
+    pub timelines_begun: u64,
+    /// Failures since the last success.
+    pub failures: u64,
+    /// The last error.
+    pub last_error: Option<String>,
+}
+
+/// The log backup of a database, as long as this lives. It holds a handle of the database: [`LogBackup::stop`] it before
+/// closing that.
+#[derive(Debug)]
+pub struct LogBackup {
+    engine: Engine,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    status: Mutex<LogBackupStatus>,
+    orders: Mutex<Orders>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Orders {
+    now: bool,
+    snapshot: bool,
+    /// No further pass, but for a last one.
+    end: Option<LastPass>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LastPass {
+    Wanted,
+    None,
+}
+
+impl LogBackup {
+    /// Begins. The database must be attached to this archive.
+    ///
+    /// # Errors
+    /// `Refused`: the database was opened before it was attached, or is not; `Io` if the system gives no thread. Whatever
+    /// the archive says comes later, in the status.
+    pub fn start(engine: &Engine, archive: &Archive, options: LogBackupOptions) -> Result<Self> {
+        if engine.log_time().is_none() {
+            let message = "the database was opened without a log archive";
+            return Err(Error::new(ErrorKind::Refused, STEP, message).at(engine.path()));
+        }
+        let shared = Arc::new(Shared::default());
+        let shipper = Shipper::new(engine.clone(), archive.clone(), options.ship.clone());
+        let worker = Worker { shipper, shared: Arc::clone(&shared), interval: options.interval, failures: 0 };
+        let segment_bytes = options.ship.segment_bytes;
+        let thread = std::thread::Builder::new().name("morphkv-log".into()).spawn(move || worker.run(segment_bytes));
+        let thread = thread.map_err(|error| Error::new(ErrorKind::Io, STEP, error.to_string()).because(error))?;
+        Ok(LogBackup { engine: engine.clone(), shared, thread: Some(thread) })
+    }
+
+    /// How far it has come.
+    pub fn status(&self) -> LogBackupStatus {
+        let mut status = self.shared.status.lock().clone();
+        let behind = status.shipped_sequence < self.engine.last_sequence();
+        let now = self.engine.log_time().unwrap_or(0);
+        status.lag_seconds = if behind { now.saturating_sub(status.resolved) / 1_000_000 } else { 0 };
+        status
+    }
+
+    /// Ships at once, without waiting for it.
+    pub fn ship_now(&self) {
+        self.shared.order(|orders| orders.now = true);
+    }
+
+    /// Takes a base snapshot soon.
+    pub fn take_snapshot(&self) {
+        self.shared.order(|orders| (orders.now, orders.snapshot) = (true, true));
+    }
+
+    /// Ships what is left, and ends.
+    ///
+    /// # Errors
+    /// Those of the last pass: what is not shipped is kept, and goes when the database is open again.
+    pub fn stop(mut self) -> Result<()> {
+        self.end(LastPass::Wanted)
+    }
+
+    fn end(&mut self, last: LastPass) -> Result<()> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        self.shared.order(|orders| orders.end = Some(last));
+        thread.join().unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, STEP, "its thread has panicked")))
+    }
+}
+
+impl Drop for LogBackup {
+    /// Ends without a last pass, after the one that is under way.
+    fn drop(&mut self) {
+        let _ = self.end(LastPass::None);
+    }
+}
+
+impl Shared {
+    fn order(&self, change: impl FnOnce(&mut Orders)) {
+        change(&mut self.orders.lock());
+        self.wake.notify_all();
+    }
+}
+
+struct Worker {
+    shipper: Shipper,
+    shared: Arc<Shared>,
+    interval: Duration,
+    failures: u32,
+}
+
+impl Worker {
+    fn run(mut self, segment_bytes: u64) -> Result<()> {
+        loop {
+            if std::mem::take(&mut self.shared.orders.lock().snapshot) {
+                self.shipper.want_snapshot();
+            }
+            let done = self.pass();
+            if let Err(error) = done
+                && self.shared.status.lock().state == LogBackupState::Stopped
+            {
+                return Err(error);
+            }
+            match self.wait(segment_bytes) {
+                None => {}
+                Some(LastPass::None) => return Ok(()),
+                Some(LastPass::Wanted) => return self.pass(),
+            }
+        }
+    }
+
+    fn pass(&mut self) -> Result<()> {
+        let done = self.shipper.ship_once();
+        let (retained, lag) = self.shipper.wal_bytes().unwrap_or_default();
+        let mut status = self.shared.status.lock();
+        (status.retained_wal_bytes, status.lag_bytes) = (retained, lag);
+        match done {
+            Ok(pass) => {
+                self.failures = 0;
+                status.succeeded(&pass);
+                Ok(())
+            }
+            Err(error) => {
+                self.failures += 1;
+                status.failed(&error, self.failures);
+                tracing::warn!(%error, failures = self.failures, state = ?status.state, "the log is not shipped");
+                Err(error)
+            }
+        }
+    }
+
+    /// Until the next pass is due.
+    fn wait(&mut self, segment_bytes: u64) -> Option<LastPass> {
+        let wait = match self.failures {
+            0 => self.interval,
+            failures => BACKOFF.saturating_mul(1 << (failures - 1).min(16)).min(BACKOFF_MAX),
+        };
+        let due = Instant::now() + wait;
+        loop {
+            let mut orders = self.shared.orders.lock();
+            if orders.end.is_some() {
+                return orders.end;
+            }
+            if std::mem::take(&mut orders.now) || Instant::now() >= due {
+                return None;
+            }
+            self.shared.wake.wait_until(&mut orders, due.min(Instant::now() + LOOK_EVERY));
+            drop(orders);
+            let Ok((retained, lag)) = self.shipper.wal_bytes() else { continue };
+            let mut status = self.shared.status.lock();
+            (status.retained_wal_bytes, status.lag_bytes) = (retained, lag);
+            if self.failures == 0 && lag >= segment_bytes {
+                return None;
+            }
+        }
+    }
+}
+
+impl LogBackupStatus {
+    fn succeeded(&mut self, pass: &Pass) {
+        self.state = LogBackupState::Shipping;
+        self.timeline = Some(pass.timeline);
+        (self.shipped_sequence, self.shipped_time, self.resolved) =
+            (pass.shipped_sequence, pass.shipped_time, pass.resolved);
+        (self.segments, self.segment_bytes) = (self.segments + pass.segments, self.segment_bytes + pass.bytes);
+        self.base_snapshots += u64::from(pass.base_snapshot.is_some());
+        self.timelines_begun += pass.begun.len() as u64;
+        (self.failures, self.last_error) = (0, None);
+    }
+
+    fn failed(&mut self, error: &Error, failures: u32) {
+        let for_good = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Refused | ErrorKind::InvalidArgument);
+        self.state = if for_good { LogBackupState::Stopped } else { LogBackupState::Failing };
+        self.failures = u64::from(failures);
+        self.last_error = Some(error.to_string());
+    }
+}

@@ -1,0 +1,227 @@
+//! What an archive has, and how far a database's log has come in it: for people, and for programs as JSON.
+
+use crate::attachment::{self, Cause};
+use crate::engine::{Engine, Options};
+use crate::error::Result;
+use crate::layout::UNSHIPPED;
+use crate::log_backup::archive::{Archive, ArchiveOptions};
+use crate::log_backup::commit::load;
+use crate::log_backup::head::{CommitMark, Head, Parent};
+use crate::log_backup::migration::{Body, Key};
+use crate::log_backup::retention::wal_bytes;
+use crate::log_backup::tail;
+use crate::log_backup::timelines::{floor_of, latest_base};
+use crate::rocks::wal::Position;
+use serde::Serialize;
+use std::path::Path;
+use uuid::Uuid;
+
+/// How far a log has come in an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LogEnd {
+    /// The first segment that was not deleted.
+    pub first_segment: u64,
+    /// The last segment.
+    pub last_segment: u64,
+    /// The last sequence number.
+    pub sequence: u64,
+    /// The time of that, in microseconds of the Unix epoch.
+    pub time: u64,
+    /// The log can be restored to every time up to this one.
+    pub resolved: u64,
+    /// The timeline that follows, if this one has ended.
+    pub successor: Option<Uuid>,
+}
+
+/// A base snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BaseOverview {
+    /// Its id.
+    pub id: Uuid,
+    /// The last sequence number in it.
+    pub sequence: u64,
+    /// The time of that: it can be restored from here on.
+    pub time: u64,
+}
+
+/// A timeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TimelineOverview {
+    /// Its id.
+    pub id: Uuid,
+    /// Why it began.
+    pub cause: Cause,
+    /// How its keys are encoded.
+    pub encoding: String,
+    /// Where it goes on from.
+    pub parent: Option<Parent>,
+    /// How far it has come; `None`: nothing of it is stored.
+    pub end: Option<LogEnd>,
+    /// Its base snapshots, the latest last.
+    pub bases: Vec<BaseOverview>,
+}
+
+/// An archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ArchiveOverview {
+    /// Its URL.
+    pub url: String,
+    /// Its id.
+    pub archive: Uuid,
+    /// How many commits there were.
+    pub generation: u64,
+    /// The timeline that is written.
+    pub current: Uuid,
+    /// All timelines.
+    pub timelines: Vec<TimelineOverview>,
+    /// Groups of loaded files.
+    pub loads: u64,
+    /// Lists of objects that are on their way out.
+    pub doomed_lists: u64,
+}
+
+/// What happened to an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ArchiveHistory {
+    /// Its URL.
+    pub url: String,
+    /// The last commits, the latest last.
+    pub commits: Vec<CommitMark>,
+    /// Ids of layers that are folded into the base of the migrations, up to this one.
+    pub folded: u64,
+    /// The layers over that base.
+    pub layers: Vec<LayerOverview>,
+}
+
+/// A layer of migrations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LayerOverview {
+    /// Its id.
+    pub id: u64,
+    /// What it adds.
+    pub entries: Vec<String>,
+}
+
+/// How far the log of a database that nobody has open has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DatabaseLog {
+    /// The archive that it is attached to.
+    pub archive: String,
+    /// The timeline that it writes.
+    pub timeline: Uuid,
+    /// Why that began.
+    pub cause: Cause,
+    /// Whether it is the archive's current one.
+    pub is_current: bool,
+    /// The last sequence number of the database.
+    pub last_sequence: u64,
+    /// How far the timeline has come in the archive; `None`: nothing of it is stored.
+    pub end: Option<LogEnd>,
+    /// The latest base snapshot of the timeline.
+    pub base: Option<BaseOverview>,
+    /// Whether the log from before a conversion is still to be shipped.
+    pub has_unshipped: bool,
+    /// Bytes of all WAL files.
+    pub retained_wal_bytes: u64,
+}
+
+/// Looks at an archive.
+///
+/// # Errors
+/// `NotFound`: there is none; those of reading it.
+pub fn archive(archive: &Archive) -> Result<ArchiveOverview> {
+    let head = load(archive)?.head;
+    let live = head.migrations.merged()?;
+    let count = |kind: fn(&Key) -> bool| live.entries.keys().filter(|key| kind(key)).count() as u64;
+    let timelines = head.timelines.iter().map(|timeline| {
+        Ok(TimelineOverview {
+            id: timeline.id,
+            cause: timeline.cause,
+            encoding: timeline.encoding.to_string(),
+            parent: timeline.parent,
+            end: end(archive, &head, timeline.id)?,
+            bases: bases(&head, timeline.id)?,
+        })
+    });
+    Ok(ArchiveOverview {
+        url: archive.url().to_owned(),
+        archive: head.archive,
+        generation: head.generation,
+        current: head.current,
+        timelines: timelines.collect::<Result<_>>()?,
+        loads: count(|key| matches!(key, Key::Ingested(_))),
+        doomed_lists: count(|key| matches!(key, Key::Gc(_))),
+    })
+}
+
+/// What happened to an archive, as far as its HEAD remembers.
+///
+/// # Errors
+/// As [`archive`].
+pub fn history(archive: &Archive) -> Result<ArchiveHistory> {
+    let head = load(archive)?.head;
+    let layer = |layer: &crate::log_backup::migration::Layer| LayerOverview {
+        id: layer.id,
+        entries: layer.entries.keys().map(Key::to_string).collect(),
+    };
+    Ok(ArchiveHistory {
+        url: archive.url().to_owned(),
+        folded: head.migrations.base.folded.last(),
+        layers: head.migrations.layers.iter().map(layer).collect(),
+        commits: head.commits,
+    })
+}
+
+/// Looks at the log of a database that nobody has open, and at its archive. `None`: it is not attached.
+///
+/// # Errors
+/// Those of opening it to read, and of the archive.
+pub fn database(path: impl AsRef<Path>, options: ArchiveOptions) -> Result<Option<DatabaseLog>> {
+    let engine = Engine::open_read_only(path, Options::new())?;
+    let vfs = engine.file_operations();
+    let Some(own) = attachment::read(&*vfs, engine.path())? else { return Ok(None) };
+    let archive = Archive::open(&own.archive, options)?;
+    let head = load(&archive)?.head;
+    let known = head.timeline(own.timeline).is_ok();
+    Ok(Some(DatabaseLog {
+        is_current: head.current == own.timeline,
+        last_sequence: engine.last_sequence(),
+        end: if known { end(&archive, &head, own.timeline)? } else { None },
+        base: bases(&head, own.timeline)?.pop(),
+        has_unshipped: vfs.stat(&engine.path().join(UNSHIPPED))?.is_some(),
+        retained_wal_bytes: wal_bytes(&*vfs, &engine, Position::default())?.0,
+        archive: own.archive,
+        timeline: own.timeline,
+        cause: own.cause,
+    }))
+}
+
+fn end(archive: &Archive, head: &Head, timeline: Uuid) -> Result<Option<LogEnd>> {
+    let first_segment = floor_of(head, timeline)?;
+    let Some(last_segment) = tail::last_number(archive, timeline, first_segment)? else { return Ok(None) };
+    let trailer = tail::ends(archive, timeline, last_segment)?.trailer;
+    Ok(Some(LogEnd {
+        first_segment,
+        last_segment,
+        sequence: trailer.last_sequence,
+        time: trailer.last_time,
+        resolved: trailer.resolved,
+        successor: trailer.successor,
+    }))
+}
+
+fn bases(head: &Head, timeline: Uuid) -> Result<Vec<BaseOverview>> {
+    if latest_base(head, timeline)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let live = head.migrations.merged()?;
+    let base = |(key, entry): (&Key, &crate::log_backup::migration::Entry)| match (key, &entry.body) {
+        (Key::Snapshot(id), Body::Snapshot(body)) if body.timeline == timeline => {
+            Some(BaseOverview { id: *id, sequence: body.sequence, time: body.time })
+        }
+        _ => None,
+    };
+    let mut bases: Vec<_> = live.entries.iter().filter_map(base).collect();
+    bases.sort_by_key(|base| base.sequence);
+    Ok(bases)
+}

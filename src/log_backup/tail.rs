@@ -1,0 +1,124 @@
+//! Where a timeline ends in an archive. Nothing is listed: numbers are consecutive, so a segment is found by halving.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::log_backup::archive::Archive;
+use crate::log_backup::names::{self, SEGMENT_NUMBERS};
+use crate::log_backup::segment::{HEADER_BYTES, Header, SEGMENT_BYTES_MAX, SegmentStart, TRAILER_BYTES, Trailer};
+use crate::log_backup::segment_reader::{SegmentReader, read_header, read_trailer};
+use bytes::Bytes;
+use uuid::Uuid;
+
+const STEP: &str = "find the end of the log in the archive";
+
+/// A segment without its frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ends {
+    /// Its header.
+    pub header: Header,
+    /// Its trailer.
+    pub trailer: Trailer,
+}
+
+impl Ends {
+    /// What the next segment begins with.
+    pub fn next(&self) -> SegmentStart {
+        self.trailer.next(&self.header)
+    }
+}
+
+/// Whether a segment stands there.
+///
+/// # Errors
+/// `Io`.
+pub fn exists(archive: &Archive, timeline: Uuid, number: u64) -> Result<bool> {
+    match archive.head(&names::segment(timeline, number)?) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The last segment of a timeline, whose first one that was not deleted is `floor`; `None` if there is none.
+///
+/// # Errors
+/// `Io`.
+pub fn last_number(archive: &Archive, timeline: Uuid, floor: u64) -> Result<Option<u64>> {
+    if floor >= SEGMENT_NUMBERS || !exists(archive, timeline, floor)? {
+        return Ok(None);
+    }
+    let (mut there, mut step) = (floor, 1);
+    let mut missing = loop {
+        let next = there.saturating_add(step).min(SEGMENT_NUMBERS);
+        if next == SEGMENT_NUMBERS || !exists(archive, timeline, next)? {
+            break next;
+        }
+        (there, step) = (next, step * 2);
+    };
+    while missing - there > 1 {
+        let middle = there + (missing - there) / 2;
+        if exists(archive, timeline, middle)? { there = middle } else { missing = middle }
+    }
+    Ok(Some(there))
+}
+
+/// Header and trailer of a segment, by ranged gets.
+///
+/// # Errors
+/// `NotFound`; `Corrupt`: also if it is another segment than its name says; `Unsupported`, `Io`.
+pub fn ends(archive: &Archive, timeline: Uuid, number: u64) -> Result<Ends> {
+    let name = names::segment(timeline, number)?;
+    let place = |error: Error| error.at(archive.place(&name));
+    let header = header(archive, timeline, number)?;
+    let offset = header.object_bytes() - TRAILER_BYTES as u64;
+    let trailer = read_trailer(&archive.get_range(&name, offset, TRAILER_BYTES as u32)?).map_err(place)?;
+    Ok(Ends { header, trailer })
+}
+
+/// The header of a segment.
+///
+/// # Errors
+/// As [`ends`].
+pub fn header(archive: &Archive, timeline: Uuid, number: u64) -> Result<Header> {
+    let name = names::segment(timeline, number)?;
+    let place = |error: Error| error.at(archive.place(&name));
+    let header = read_header(&archive.get_range(&name, 0, HEADER_BYTES as u32)?).map_err(place)?;
+    require_named(&header, timeline, number).map_err(place)?;
+    Ok(header)
+}
+
+fn require_named(header: &Header, timeline: Uuid, number: u64) -> Result<()> {
+    if (header.start.timeline, header.start.number) == (timeline, number) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Corrupt, STEP, "it is another segment than its name says"))
+}
+
+/// A whole segment; its checksums hold, and it is the one that its name says.
+///
+/// # Errors
+/// As [`ends`].
+pub fn whole(archive: &Archive, timeline: Uuid, number: u64) -> Result<Bytes> {
+    let name = names::segment(timeline, number)?;
+    let bytes = archive.get(&name, SEGMENT_BYTES_MAX)?.bytes;
+    let read = SegmentReader::new(&bytes).and_then(|reader| require_named(reader.header(), timeline, number));
+    read.map_err(|error| error.at(archive.place(&name)))?;
+    Ok(bytes)
+}
+
+/// The last segment in `floor..=last` that has a frame with a sequence number up to `sequence`, if the log in them reaches
+/// that far back.
+///
+/// # Errors
+/// As [`ends`].
+pub fn holding(archive: &Archive, timeline: Uuid, floor: u64, last: u64, sequence: u64) -> Result<Option<u64>> {
+    let begins_after = |number| Ok(header(archive, timeline, number)?.start.first_sequence > sequence);
+    if begins_after(floor)? {
+        return Ok(None);
+    }
+    let (mut before, mut after) = (floor, last + 1);
+    while after - before > 1 {
+        let middle = before + (after - before) / 2;
+        if begins_after(middle)? { after = middle } else { before = middle }
+    }
+    Ok(Some(before))
+}

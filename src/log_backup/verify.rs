@@ -1,0 +1,192 @@
+//! Whether an archive still has what it says it has, without restoring anything: every object that something live refers to is
+//! read, and its length and checksums are compared.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::log_backup::archive::Archive;
+use crate::log_backup::group::{GROUP_BYTES_MAX, GroupReference};
+use crate::log_backup::head::Head;
+use crate::log_backup::migration::Body;
+use crate::log_backup::names::{ContentHash, LOG, ObjectName, ObjectReference, segment};
+use crate::log_backup::pin::{Pin, PinRequest, TTL};
+use crate::log_backup::segment::SegmentStart;
+use crate::log_backup::segment_reader::SegmentReader;
+use crate::log_backup::snapshot_transfer::read_manifest;
+use crate::log_backup::tail;
+use crate::log_backup::timelines::{floor_of, latest_base};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use uuid::Uuid;
+use xxhash_rust::xxh3::Xxh3;
+
+/// What is read of an object at a time.
+const PIECE_BYTES: u64 = 8 << 20;
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Verified {
+    /// Segments that are sound and follow each other.
+    pub segments: u64,
+    /// Other objects that are sound.
+    pub objects: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// What is not as it should be.
+    pub faults: Vec<Fault>,
+}
+
+/// An object that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// The object.
+    pub object: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Reads all that counts in an archive.
+///
+/// # Errors
+/// `NotFound`, `Corrupt`: of HEAD itself; `Io`: the store could not be asked; `Lost`: the pin. What is wrong with an object is
+/// no error.
+pub fn verify(archive: &Archive) -> Result<Verified> {
+    let request = PinRequest { owner: archive.url().to_owned(), purpose: "verify the archive".into(), ttl: TTL };
+    let (pin, loaded) = Pin::take_and_load(archive, &request)?;
+    let mut run = Run { archive, pin, verified: Verified::default(), seen: BTreeSet::new() };
+    for timeline in &loaded.head.timelines {
+        run.log(&loaded.head, timeline.id)?;
+    }
+    run.referred(&loaded.head)?;
+    Ok(run.verified)
+}
+
+struct Run<'a> {
+    archive: &'a Archive,
+    pin: Pin,
+    verified: Verified,
+    /// Files are shared.
+    seen: BTreeSet<ObjectName>,
+}
+
+impl Run<'_> {
+    /// Notes what is wrong with an object; an error that says nothing about the object is handed on.
+    fn judge<T>(&mut self, object: &ObjectName, found: Result<T>) -> Result<Option<T>> {
+        match found {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Unsupported) => {
+                let fault = Fault { object: object.to_string(), reason: error.message().to_owned() };
+                self.verified.faults.push(fault);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn log(&mut self, head: &Head, timeline: Uuid) -> Result<()> {
+        let floor = floor_of(head, timeline)?;
+        let Some(last) = self.last(head, timeline)? else { return Ok(()) };
+        let mut next: Option<SegmentStart> = None;
+        for number in floor..=last {
+            self.pin.check()?;
+            let name = segment(timeline, number)?;
+            let found = self.segment(timeline, number, next.take());
+            if let Some((after, bytes)) = self.judge(&name, found)? {
+                self.verified.segments += 1;
+                self.verified.bytes += bytes;
+                next = Some(after);
+            }
+        }
+        Ok(())
+    }
+
+    /// The last segment that stands, or that something refers to.
+    fn last(&self, head: &Head, timeline: Uuid) -> Result<Option<u64>> {
+        let parents = head.timelines.iter().filter_map(|later| later.parent);
+        let mut last = parents.filter(|parent| parent.timeline == timeline).map(|parent| parent.end.segment).max();
+        last = last.max(latest_base(head, timeline)?.and_then(|base| base.next_segment.checked_sub(1)));
+        for listed in self.archive.list(&format!("{LOG}/{timeline}"))? {
+            last = last.max(listed?.name.last_part().parse().ok());
+        }
+        Ok(last)
+    }
+
+    /// What the next segment begins with, and the length of this one.
+    fn segment(&self, timeline: Uuid, number: u64, expected: Option<SegmentStart>) -> Result<(SegmentStart, u64)> {
+        let bytes = tail::whole(self.archive, timeline, number)?;
+        let mut reader = SegmentReader::new(&bytes)?;
+        reader.by_ref().try_for_each(|frame| frame.map(|_| ()))?;
+        if expected.is_some_and(|expected| expected != reader.header().start) {
+            let message = "it does not follow the segment before it";
+            return Err(Error::new(ErrorKind::Corrupt, "verify the archive", message));
+        }
+        Ok((reader.trailer().next(reader.header()), bytes.len() as u64))
+    }
+
+    fn referred(&mut self, head: &Head) -> Result<()> {
+        let live = head.migrations.merged()?;
+        for entry in live.entries.values() {
+            match &entry.body {
+                Body::Snapshot(body) => {
+                    let manifest = read_manifest(self.archive, &body.manifest);
+                    self.listed(&body.manifest, manifest, |manifest| {
+                        manifest.files.iter().map(|file| file.object.clone()).collect()
+                    })?;
+                }
+                Body::Ingested(body) => {
+                    let list = self.archive.get_verified(&body.list, GROUP_BYTES_MAX as u64);
+                    let group = list.and_then(|bytes| GroupReference::from_bytes(&bytes));
+                    self.listed(&body.list, group, |group| {
+                        group.files.iter().map(|file| file.object.clone()).collect()
+                    })?;
+                }
+                Body::Compaction(body) => self.object(&body.result)?,
+                Body::Gc(body) => self.object(&body.list)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A list that was read, and what it lists.
+    fn listed<T>(
+        &mut self,
+        list: &ObjectReference,
+        found: Result<T>,
+        objects: impl Fn(&T) -> Vec<ObjectReference>,
+    ) -> Result<()> {
+        let Some(found) = self.judge(&list.name, found)? else { return Ok(()) };
+        self.verified.objects += 1;
+        self.verified.bytes += list.size;
+        objects(&found).iter().try_for_each(|object| self.object(object))
+    }
+
+    fn object(&mut self, reference: &ObjectReference) -> Result<()> {
+        if !self.seen.insert(reference.name.clone()) {
+            return Ok(());
+        }
+        let read = self.read(reference);
+        if self.judge(&reference.name, read)?.is_some() {
+            self.verified.objects += 1;
+            self.verified.bytes += reference.size;
+        }
+        Ok(())
+    }
+
+    fn read(&self, reference: &ObjectReference) -> Result<()> {
+        let corrupt = |message: String| Error::new(ErrorKind::Corrupt, "verify the archive", message);
+        let size = self.archive.head(&reference.name)?.size;
+        if size != reference.size {
+            return Err(corrupt(format!("it has {size} bytes, {} were written", reference.size)));
+        }
+        let (mut hasher, mut offset) = (Xxh3::new(), 0);
+        while offset < size {
+            self.pin.check()?;
+            let len = PIECE_BYTES.min(size - offset);
+            hasher.update(&self.archive.get_range(&reference.name, offset, len as u32)?);
+            offset += len;
+        }
+        let hash = ContentHash(hasher.digest128());
+        if hash != reference.hash {
+            return Err(corrupt(format!("its hash is {hash}, {} was written", reference.hash)));
+        }
+        Ok(())
+    }
+}
