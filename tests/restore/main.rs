@@ -1,0 +1,7 @@
+//! Restores from an archive: to any moment of random histories, with damage, and killed anywhere.
+
+#[path = "../common/mod.rs"]
+#[allow(dead_code)]
+mod common;
+mod moments;
+mod source;
