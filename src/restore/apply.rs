@@ -83,7 +83,8 @@ impl Applier<'_> {
             trap!(self.vfs, RestoreLegApplied);
         }
         let end = self.look()?;
-        if (end.sequence, end.time) != (plan.reached.sequence, plan.reached.time) {
+        // After a long idle time only a later time than that of the last frame is known to the plan.
+        if end.sequence != plan.reached.sequence || end.time > plan.reached.time {
             let message = format!(
                 "it ends at sequence number {} ({}), and was to end at {} ({})",
                 end.sequence, end.time, plan.reached.sequence, plan.reached.time
@@ -184,6 +185,10 @@ impl Applier<'_> {
         let last = number + 1 == leg.end_segment;
         if last && leg.chain != Some(reader.trailer().chain) {
             return Err(place(corrupt("it is not the segment that the restore was planned with")));
+        }
+        if index > 0 && position.chain.is_none() {
+            // Sequence numbers begin anew with a timeline.
+            position.sequence = reader.header().start.first_sequence - 1;
         }
         let skip = if index == 0 { self.found.plan.snapshot.sequence } else { 0 };
         for frame in reader.by_ref() {

@@ -144,6 +144,13 @@ pub struct Found {
 const READ: &str = "read the state of the restore";
 const WRITE: &str = "write the state of the restore";
 
+impl Found {
+    /// Whether the database is at its place.
+    pub fn is_complete(&self) -> bool {
+        self.status.phase == RestorePhase::Complete
+    }
+}
+
 impl Folder {
     /// Of the restore to `target`; makes nothing, looks at nothing.
     ///

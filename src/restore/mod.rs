@@ -17,6 +17,7 @@ mod install;
 pub mod log;
 pub mod moment;
 pub mod plan;
+mod unreachable;
 mod worker;
 
-pub use worker::{Request, abort, go_on, preview, run, start, status};
+pub use worker::{Request, abort, go_on, preview, run, start, status, step};

@@ -10,10 +10,14 @@ use crate::log_backup::head::{Cause, Head, LogPosition, Timeline};
 use crate::log_backup::migration::{Base, Body, Key, SnapshotBody};
 use crate::log_backup::names::{ContentHash, SEGMENT_NUMBERS};
 use crate::log_backup::segment::{Header, Trailer};
-use crate::restore::moment::{Moment, show_time};
+use crate::restore::moment::Moment;
+pub use crate::restore::unreachable::Unreachable;
+use crate::restore::unreachable::unreachable;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use uuid::Uuid;
+
+/// So many segments without a frame are looked through for the time of the last frame.
+const EMPTY_MAX: u32 = 64;
 
 /// The first segment of a timeline.
 pub const FIRST_SEGMENT: u64 = 0;
@@ -100,6 +104,18 @@ pub struct Leg {
     pub chain: Option<ContentHash>,
 }
 
+/// A part of the log that is lost for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gap {
+    /// The timeline that begins after it.
+    pub timeline: Uuid,
+    /// The last time before it.
+    pub from: u64,
+    /// The first time after it that can be reached.
+    pub to: Option<u64>,
+}
+
 /// What has to be read, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -124,6 +140,8 @@ pub struct Plan {
     pub reached: Reached,
     /// Up to this time nothing more can come that would have to be in.
     pub resolved: u64,
+    /// What is lost of the history of this timeline.
+    pub gaps: Vec<Gap>,
 }
 
 impl Plan {
@@ -138,58 +156,6 @@ impl Plan {
         let ends = self.legs.last().is_some_and(|leg| leg.timeline == self.timeline && leg.encoding == self.encoding);
         consecutive && ends && self.legs.first().is_some_and(|leg| leg.timeline == self.snapshot.timeline)
     }
-}
-
-/// Why a moment cannot be reached; the source of the error that says so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Unreachable {
-    /// The archive does not reach so far yet.
-    Beyond {
-        /// The last time that can be reached.
-        resolved: u64,
-    },
-    /// Part of the log was lost before it reached the archive.
-    Gap {
-        /// The last time before it that can be reached.
-        from: u64,
-        /// The first time after it; `None`: there is no base snapshot after it yet.
-        to: Option<u64>,
-    },
-    /// There is no base snapshot at or before it.
-    Before {
-        /// The first time that can be reached, on this timeline.
-        first: Option<u64>,
-        /// Earlier ones were deleted.
-        truncated: bool,
-    },
-}
-
-impl fmt::Display for Unreachable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Unreachable::Beyond { resolved } => {
-                write!(f, "the archive reaches to {} and no further", show_time(*resolved))
-            }
-            Unreachable::Gap { from, to } => {
-                let to = to.map_or_else(|| "the next base snapshot".into(), show_time);
-                write!(f, "part of the log was lost: nothing can be reached after {} and before {to}", show_time(*from))
-            }
-            Unreachable::Before { first, truncated } => {
-                let why = if *truncated { "what was before it was truncated" } else { "the log begins there" };
-                match first {
-                    Some(first) => write!(f, "the first moment that can be reached is {}: {why}", show_time(*first)),
-                    None => write!(f, "the timeline has no base snapshot to begin from: take one first"),
-                }
-            }
-        }
-    }
-}
-
-impl std::error::Error for Unreachable {}
-
-fn unreachable(moment: &Moment, why: Unreachable) -> Error {
-    Error::new(ErrorKind::NotFound, STEP, format!("{moment} cannot be reached: {why}")).because(why)
 }
 
 pub(super) fn corrupt(message: impl Into<String>) -> Error {
@@ -237,9 +203,7 @@ impl<'a> Planner<'a> {
         for index in (at..=from).rev() {
             let first = if index == from { snapshot.next_segment } else { FIRST_SEGMENT };
             let leg = if index == at {
-                let (leg, last) = self.last_leg(at, first, &mut resolved)?;
-                reached = last.unwrap_or(reached);
-                leg
+                self.last_leg(index == from, at, first, &mut reached, &mut resolved)?
             } else {
                 let end = self.end(index).ok_or_else(|| corrupt("a timeline has no end"))?;
                 let leg = self.whole_leg(index, first, &end)?;
@@ -261,7 +225,18 @@ impl<'a> Planner<'a> {
             legs,
             reached,
             resolved,
+            gaps: self.gaps(),
         })
+    }
+
+    fn gaps(&self) -> Vec<Gap> {
+        let lost = self.line.iter().filter(|timeline| matches!(timeline.cause, Cause::Gap | Cause::Diverged));
+        let gap = |timeline: &&Timeline| {
+            let from = timeline.parent?.end.time;
+            let to = self.snapshots(timeline.id).map(|(_, body)| body.time).min();
+            Some(Gap { timeline: timeline.id, from, to })
+        };
+        lost.filter_map(gap).collect()
     }
 
     /// Where a timeline of the ancestry ends for the one after it.
@@ -380,9 +355,15 @@ impl<'a> Planner<'a> {
         self.log.ends(timeline, number)?.ok_or_else(missing)
     }
 
-    /// The timeline that the moment lies in, and where it is reached; `None`: no later than what was before. `resolved`
-    /// comes in as what was resolved before, and goes out as what is.
-    fn last_leg(&self, index: usize, first: u64, resolved: &mut u64) -> Result<(Leg, Option<Reached>)> {
+    /// The timeline that the moment lies in. `reached` and `resolved` come in as of what was before it, and go out as of it.
+    fn last_leg(
+        &self,
+        of_base: bool,
+        index: usize,
+        first: u64,
+        reached: &mut Reached,
+        resolved: &mut u64,
+    ) -> Result<Leg> {
         let timeline = self.line[index].id;
         let (limit, end) = (self.limit(index), self.end(index));
         let passed = |ends: &Ends| match self.moment {
@@ -391,42 +372,58 @@ impl<'a> Planner<'a> {
             Moment::Sequence { sequence, .. } => ends.trailer.last_sequence >= sequence,
         };
         let beyond = |number: u64| end.is_some_and(|end| number > end.segment);
-        let (before, found) = self.search(timeline, first, |number| beyond(number), passed)?;
-        if let Some(before) = &before {
-            *resolved = (*resolved).max(before.trailer.resolved);
+        let (before, found) = self.search(timeline, first, beyond, passed)?;
+        let ended = found.is_none();
+        let last = found.map(|(_, ends)| ends).or(before);
+        if let Some(last) = &last {
+            *resolved = (*resolved).max(last.trailer.resolved);
         }
-        if let Some((number, ends)) = found {
-            let within = self.log.last_within(timeline, number, limit)?;
-            let earlier = before.map(|ends| Reached::at_end(&ends));
-            *resolved = (*resolved).max(ends.trailer.resolved);
-            return Ok((self.leg(index, first, number + 1, limit, Some(&ends)), within.or(earlier)));
+        let next = last.as_ref().map_or(first, |ends| ends.header.start.number + 1);
+        if ended {
+            match end {
+                Some(end) => *resolved = (*resolved).max(self.resolved_at(timeline, &end)?),
+                None => self.require_none_after(timeline, next)?,
+            }
         }
-        let last = before.as_ref();
-        let next = last.map_or(first, |ends| ends.header.start.number + 1);
-        match end {
-            Some(end) => *resolved = (*resolved).max(self.resolved_at(timeline, &end)?),
-            None => self.require_none_after(timeline, next)?,
+        if let Some(last) = &last {
+            if !of_base {
+                // Sequence numbers begin anew with a timeline.
+                reached.sequence = self.require(timeline, first)?.header.start.first_sequence - 1;
+            }
+            *reached = self.reached(timeline, first, last, limit, *reached)?;
         }
         let short = match self.moment {
             Moment::Latest => false,
-            Moment::Time(time) => time > *resolved,
-            Moment::Sequence { sequence, .. } => {
-                let reached = last.map(|ends| ends.trailer.last_sequence);
-                let base = self.snapshots(timeline).map(|(_, body)| body.sequence).max();
-                reached.or(base).is_none_or(|reached| reached < sequence)
-            }
+            Moment::Time(time) => ended && time > *resolved,
+            Moment::Sequence { sequence, .. } => ended && reached.sequence < sequence,
         };
         if short {
             return Err(unreachable(&self.moment, Unreachable::Beyond { resolved: *resolved }));
         }
-        let reached = match (last, end) {
-            // The last segment may go on after the end that the next timeline has gone on from.
-            (Some(ends), Some(end)) if ends.header.start.number == end.segment => {
-                self.log.last_within(timeline, end.segment, limit)?
+        Ok(self.leg(index, first, next, limit, last.as_ref()))
+    }
+
+    /// The last frame within the limit, in the segment with the ends `last` or before; `start` if there is none.
+    fn reached(&self, timeline: Uuid, first: u64, last: &Ends, limit: Limit, start: Reached) -> Result<Reached> {
+        let mut ends = last.clone();
+        for _ in 0..EMPTY_MAX {
+            let number = ends.header.start.number;
+            let whole = Reached { sequence: ends.trailer.last_sequence, time: ends.trailer.last_time };
+            let within = if ends.header.frames == 0 {
+                None
+            } else if whole.sequence <= limit.sequence && whole.time <= limit.time {
+                Some(whole)
+            } else {
+                self.log.last_within(timeline, number, limit)?
+            };
+            match within {
+                Some(within) => return Ok(within),
+                None if number == first => return Ok(start),
+                None => ends = self.require(timeline, number - 1)?,
             }
-            (last, _) => last.map(Reached::at_end),
-        };
-        Ok((self.leg(index, first, next, limit, last), reached))
+        }
+        // An idle database: the sequence number is exact, the time is one that it was before.
+        Ok(Reached { sequence: ends.trailer.last_sequence, time: ends.trailer.last_time })
     }
 
     /// The first segment from `first` on that has `passed`, if there is one, and the one before it. `beyond` are numbers
@@ -473,11 +470,5 @@ impl<'a> Planner<'a> {
             }
         }
         Ok(())
-    }
-}
-
-impl Reached {
-    fn at_end(ends: &Ends) -> Self {
-        Reached { sequence: ends.trailer.last_sequence, time: ends.trailer.last_time }
     }
 }

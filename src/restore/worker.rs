@@ -123,7 +123,7 @@ fn require_none_under_way(vfs: &dyn Vfs, folder: &Folder) -> Result<()> {
         return Ok(());
     }
     match folder.read(vfs)? {
-        Some(found) if found.status.phase == RestorePhase::Running => {
+        Some(found) if !found.is_complete() => {
             let message = "a restore to this place is under way already";
             let next = format!("morphkv restore status {}", folder.target.live.display());
             Err(Error::new(ErrorKind::Conflict, STEP, message).at(&folder.path).next(next))
@@ -159,6 +159,18 @@ pub fn status(target: &Path, options: &Options) -> Result<Option<Found>> {
 /// `NotFound`: none has begun; `Locked`: somebody is at it; `InvalidArgument`: it reads another archive; whatever a step
 /// meets, which is noted in its status. The next call goes on.
 pub fn go_on(target: &Path, archive: &Archive, options: &Options) -> Result<Found> {
+    resume(target, archive, options, Until::Complete)
+}
+
+/// Does the next step of the restore to `target`.
+///
+/// # Errors
+/// As [`go_on`].
+pub fn step(target: &Path, archive: &Archive, options: &Options) -> Result<Found> {
+    resume(target, archive, options, Until::OneStep)
+}
+
+fn resume(target: &Path, archive: &Archive, options: &Options, until: Until) -> Result<Found> {
     let vfs = options.file_operations()?;
     let folder = Folder::of(target)?;
     let none = || {
@@ -171,7 +183,7 @@ pub fn go_on(target: &Path, archive: &Archive, options: &Options) -> Result<Foun
     }
     let lock = folder.lock(&*vfs)?;
     let found = folder.read(&*vfs)?.ok_or_else(none)?;
-    finish(&vfs, &folder, found, lock, archive, options)
+    finish(&vfs, &folder, found, (archive, options), until, lock)
 }
 
 /// Begins a restore, or goes on with the one that is under way, until the database is at its place.
@@ -182,7 +194,7 @@ pub fn run(target: &Path, archive: &Archive, request: &Request, options: &Option
     let vfs = options.file_operations()?;
     let folder = Folder::of(target)?;
     match status(target, options)? {
-        Some(found) if found.status.phase == RestorePhase::Running => {
+        Some(found) if !found.is_complete() => {
             let Spec { archive: url, timeline, encoding, replace, .. } = &found.spec;
             let wanted = options.encoding.as_ref().map(|encoding| EncodingId::of(&**encoding));
             // Not the moment: `-30m` is another one each time.
@@ -197,9 +209,16 @@ pub fn run(target: &Path, archive: &Archive, request: &Request, options: &Option
         }
         _ => {
             let (found, lock) = begin(&vfs, &folder, archive, request, options)?;
-            finish(&vfs, &folder, found, lock, archive, options)
+            finish(&vfs, &folder, found, (archive, options), Until::Complete, lock)
         }
     }
+}
+
+/// How far to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    OneStep,
+    Complete,
 }
 
 /// What a step needs.
@@ -215,9 +234,9 @@ fn finish(
     vfs: &Arc<dyn Vfs>,
     folder: &Folder,
     mut found: Found,
+    (archive, options): (&Archive, &Options),
+    until: Until,
     _lock: PlaceLock,
-    archive: &Archive,
-    options: &Options,
 ) -> Result<Found> {
     if found.spec.archive != archive.url() {
         let message = format!("it reads the archive {}, and not {}", found.spec.archive, archive.url());
@@ -234,8 +253,11 @@ fn finish(
     };
     let options = Options { keep_backup: crate::place::journal::Keep::No, ..options.clone() };
     let mut work = Work { vfs, folder, archive, options, pin };
-    while found.status.phase != RestorePhase::Complete || found.status.step != Step::Clear {
+    while !found.is_complete() {
         work.step(&mut found)?;
+        if until == Until::OneStep {
+            return Ok(found);
+        }
     }
     clear(&**vfs, folder)?;
     trap!(vfs, RestoreCleared);
@@ -336,8 +358,7 @@ pub fn abort(target: &Path, options: &Options) -> Result<bool> {
     }
     let lock = folder.lock(&*vfs)?;
     if let Some(found) = folder.read(&*vfs)? {
-        let complete = found.status.phase == RestorePhase::Complete;
-        if !complete {
+        if !found.is_complete() {
             require_not_installed(&vfs, &folder, &found.spec)?;
         }
     }

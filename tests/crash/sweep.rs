@@ -154,9 +154,12 @@ fn every_trap_of_every_change() {
         (run(even), other.join().unwrap())
     });
     let met: BTreeSet<_> = a.met.union(&b.met).cloned().collect();
-    let missed: Vec<_> = Trap::ALL.iter().map(|trap| trap.name()).filter(|name| !met.contains(*name)).collect();
+    // Those of a restore are swept by its own tests.
+    let of_a_restore = |name: &str| name.starts_with("morphkv-trap-restore-");
+    let all: Vec<_> = Trap::ALL.iter().map(|trap| trap.name()).filter(|name| !of_a_restore(name)).collect();
+    let missed: Vec<_> = all.iter().filter(|name| !met.contains(**name)).collect();
     figures
-        .with("traps", format!("{} of {}", met.len(), Trap::ALL.len()))
+        .with("traps", format!("{} of {}", met.len(), all.len()))
         .with("kills", a.crashes + b.crashes)
         .with("kills inside recovery", a.second_crashes + b.second_crashes)
         .with("opened and compared", a.opened + b.opened)

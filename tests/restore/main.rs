@@ -3,5 +3,6 @@
 #[path = "../common/mod.rs"]
 #[allow(dead_code)]
 mod common;
+mod history;
 mod moments;
 mod source;

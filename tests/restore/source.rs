@@ -70,6 +70,7 @@ pub struct Source {
     next: SegmentStart,
     last: Option<Trailer>,
     last_number: u64,
+    last_time: u64,
     loads: VecDeque<(u64, Vec<u8>, Vec<u8>)>,
     previous: Option<Manifest>,
     /// So many frames fit into a segment.
@@ -131,6 +132,7 @@ impl Source {
             next,
             last: None,
             last_number: 0,
+            last_time: BEGIN,
             loads: VecDeque::new(),
             previous: None,
             frames: 4,
@@ -208,6 +210,9 @@ impl Source {
     }
 
     fn store(&mut self, writer: SegmentWriter, resolved: u64, successor: Option<Uuid>) {
+        if writer.frames() > 0 {
+            self.last_time = writer.time();
+        }
         let segment = writer.finish(resolved, successor).unwrap();
         let name = names::segment(self.next.timeline, self.next.number).unwrap();
         self.last_number = self.next.number;
@@ -274,7 +279,7 @@ impl Source {
             id: Uuid::new_v4(),
             timeline: self.timeline,
             sequence: last.last_sequence,
-            time: last.last_time,
+            time: self.last_time,
             next_segment: self.next.number,
             encoding: EncodingId::of(&*self.encoding),
         };
@@ -294,7 +299,7 @@ impl Source {
         let writer = SegmentWriter::new(self.next.clone()).unwrap();
         self.store(writer, self.clock.now() - 1, Some(successor));
         let end = self.last.unwrap();
-        let end = LogPosition { segment: self.last_number, sequence: end.last_sequence, time: end.last_time };
+        let end = LogPosition { segment: self.last_number, sequence: end.last_sequence, time: self.last_time };
         self.begin(
             &engine,
             to,
