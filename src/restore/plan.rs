@@ -310,7 +310,7 @@ impl<'a> Planner<'a> {
             let within = |body: &&SnapshotBody| body.sequence <= limit.sequence && body.time <= limit.time;
             let best = self
                 .snapshots(timeline.id)
-                .filter(|(_, body)| within(&body))
+                .filter(|(_, body)| within(body))
                 .max_by_key(|(id, body)| (body.sequence, body.next_segment, *id));
             if let Some((id, body)) = best {
                 return Ok((index, id, body));
@@ -374,16 +374,13 @@ impl<'a> Planner<'a> {
         let beyond = |number: u64| end.is_some_and(|end| number > end.segment);
         let (before, found) = self.search(timeline, first, beyond, passed)?;
         let ended = found.is_none();
-        let last = found.map(|(_, ends)| ends).or(before);
+        let last = found.or(before);
         if let Some(last) = &last {
             *resolved = (*resolved).max(last.trailer.resolved);
         }
         let next = last.as_ref().map_or(first, |ends| ends.header.start.number + 1);
-        if ended {
-            match end {
-                Some(end) => *resolved = (*resolved).max(self.resolved_at(timeline, &end)?),
-                None => self.require_none_after(timeline, next)?,
-            }
+        if let Some(end) = end.filter(|_| ended) {
+            *resolved = (*resolved).max(self.resolved_at(timeline, &end)?);
         }
         if let Some(last) = &last {
             if !of_base {
@@ -397,6 +394,9 @@ impl<'a> Planner<'a> {
             Moment::Time(time) => ended && time > *resolved,
             Moment::Sequence { sequence, .. } => ended && reached.sequence < sequence,
         };
+        if end.is_none() && (short || self.moment == Moment::Latest) {
+            self.require_none_after(timeline, next)?;
+        }
         if short {
             return Err(unreachable(&self.moment, Unreachable::Beyond { resolved: *resolved }));
         }
@@ -434,7 +434,7 @@ impl<'a> Planner<'a> {
         first: u64,
         beyond: impl Fn(u64) -> bool,
         passed: impl Fn(&Ends) -> bool,
-    ) -> Result<(Option<Ends>, Option<(u64, Ends)>)> {
+    ) -> Result<(Option<Ends>, Option<Ends>)> {
         let look = |number| {
             if beyond(number) || number >= SEGMENT_NUMBERS { Ok(None) } else { self.log.ends(timeline, number) }
         };
@@ -454,7 +454,7 @@ impl<'a> Planner<'a> {
                 other => (high, found) = (middle, other),
             }
         }
-        Ok((before, found.map(|ends| (high, ends))))
+        Ok((before, found))
     }
 
     /// A segment that is missing in the middle must not be taken for the end of the log.

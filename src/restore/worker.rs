@@ -293,10 +293,6 @@ impl Work<'_> {
         match found.status.step {
             Step::Fetch => self.fetch(&found.plan),
             Step::Apply => {
-                // A restored copy is attached to nothing: a drill must never ship into the log that it came from.
-                vfs.remove_file(&folder.database.join(LOG_BACKUP))?;
-                vfs.sync_dir(&folder.database)?;
-                trap!(vfs, RestoreDetached);
                 let go_on = || self.check_pin();
                 let (archive, options) = (self.archive, &self.options);
                 Applier { vfs, archive, folder, found, options, go_on: &go_on }.apply()
@@ -341,6 +337,10 @@ impl Work<'_> {
         };
         download(self.archive, &manifest, vfs, &folder.database, &go_on)?;
         trap!(vfs, RestoreFetched);
+        // A restored copy is attached to nothing: a drill must never ship into the log that it came from.
+        vfs.remove_file(&folder.database.join(LOG_BACKUP))?;
+        vfs.sync_dir(&folder.database)?;
+        trap!(vfs, RestoreDetached);
         Ok(())
     }
 }
@@ -357,10 +357,8 @@ pub fn abort(target: &Path, options: &Options) -> Result<bool> {
         return Ok(false);
     }
     let lock = folder.lock(&*vfs)?;
-    if let Some(found) = folder.read(&*vfs)? {
-        if !found.is_complete() {
-            require_not_installed(&vfs, &folder, &found.spec)?;
-        }
+    if let Some(found) = folder.read(&*vfs)?.filter(|found| !found.is_complete()) {
+        require_not_installed(&vfs, &folder, &found.spec)?;
     }
     remove_tree(&*vfs, &folder.database)?;
     clear(&*vfs, &folder)?;

@@ -1,8 +1,12 @@
 //! Restores from an archive: to any moment of random histories, with damage, and killed anywhere.
 
+mod command;
 #[path = "../common/mod.rs"]
 #[allow(dead_code)]
 mod common;
+mod damage;
 mod history;
+mod kills;
+mod lines;
 mod moments;
 mod source;

@@ -78,7 +78,12 @@ pub struct Source {
 }
 
 pub fn open_archive(directory: &Path) -> Archive {
-    let options = ArchiveOptions { create_directory: true, ..ArchiveOptions::default() };
+    let options = ArchiveOptions {
+        create_directory: true,
+        backoff: std::time::Duration::from_millis(1),
+        attempts: 2,
+        ..ArchiveOptions::default()
+    };
     Archive::open(&format!("file://{}", directory.display()), options).unwrap()
 }
 
