@@ -2,7 +2,6 @@
 
 mod command;
 #[path = "../common/mod.rs"]
-#[allow(dead_code)]
 mod common;
 mod damage;
 mod history;
