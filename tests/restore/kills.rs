@@ -20,7 +20,7 @@ use std::sync::Arc;
 const ORDERS: &str = "MORPHKV_TEST_RESTORE";
 
 /// A source whose log has all that a restore can meet: a conversion, loads, several segments.
-fn source() -> Source {
+pub fn source() -> Source {
     let mut source = Source::new(Arc::new(Natural));
     source.frames = 3;
     let loaded = |prefix: &str| -> Content {

@@ -9,3 +9,4 @@ mod kills;
 mod lines;
 mod moments;
 mod source;
+mod stores;
