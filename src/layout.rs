@@ -24,6 +24,26 @@ pub const UNSHIPPED: &str = "unshipped";
 pub const TEMPORARY_SUFFIX: &str = ".new";
 /// What the directory of a shard is called, before its number.
 pub const SHARD_PREFIX: &str = "shard-";
+/// What a restore was asked for, inside its folder.
+#[cfg(feature = "log-backup")]
+pub const RESTORE_SPEC: &str = "SPEC";
+/// What a restore reads.
+#[cfg(feature = "log-backup")]
+pub const RESTORE_PLAN: &str = "PLAN";
+/// How far a restore has come.
+pub const RESTORE_STATUS: &str = "STATUS";
+/// The lock of whoever works on a restore.
+#[cfg(feature = "log-backup")]
+pub const RESTORE_LOCK: &str = "LOCK";
+/// The database that a restore makes.
+#[cfg(feature = "log-backup")]
+pub const RESTORE_DATABASE: &str = "db";
+/// Files of a bulk load that a restore is to take in.
+#[cfg(feature = "log-backup")]
+pub const RESTORE_LOADS: &str = "loads";
+/// How far the log was applied to a database that is being restored; inside that database alone.
+#[cfg(feature = "log-backup")]
+pub const INTERNAL_RESTORE: &[u8] = b"e/restore";
 /// RocksDB's own names.
 pub const ROCKSDB_CURRENT: &str = "CURRENT";
 /// RocksDB's lock file.

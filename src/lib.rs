@@ -56,6 +56,8 @@ mod lock;
 pub mod log_backup;
 mod marker;
 mod place;
+#[cfg(feature = "log-backup")]
+pub mod restore;
 mod rocks;
 mod trap;
 

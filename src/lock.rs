@@ -37,8 +37,15 @@ impl PlaceLock {
     /// `Locked` with what the holder wrote about itself; `NotFound` if the parent directory is missing; `Refused` if
     /// something else than a regular file stands at its name. An empty lock file may have been made.
     pub fn acquire(vfs: &dyn Vfs, layout: &Layout) -> Result<Self> {
+        PlaceLock::acquire_file(vfs, &layout.lock, &layout.live)
+    }
+
+    /// Takes the lock that the file `path` is, which is about `place`.
+    ///
+    /// # Errors
+    /// As [`PlaceLock::acquire`].
+    pub fn acquire_file(vfs: &dyn Vfs, path: &Path, place: &Path) -> Result<Self> {
         let step = "lock the database";
-        let path = &layout.lock;
         if vfs.stat(path)?.is_some_and(|stat| stat.kind != FileKind::File) {
             return Err(
                 Error::new(ErrorKind::Refused, step, "the lock is no regular file; the data is intact").at(path)
@@ -54,7 +61,7 @@ impl PlaceLock {
                 let mut holder = String::new();
                 let _ = Read::by_ref(&mut file).take(200).read_to_string(&mut holder);
                 let message = format!("it is in use ({})", holder.trim().replace(|c: char| c.is_control(), " "));
-                return Err(Error::new(ErrorKind::Locked, step, message).at(&layout.live));
+                return Err(Error::new(ErrorKind::Locked, step, message).at(place));
             }
             Err(std::fs::TryLockError::Error(error)) => return Err(Error::io(step, path, error)),
         }
@@ -62,7 +69,7 @@ impl PlaceLock {
         let named = vfs.stat(path)?;
         if named.is_none_or(|stat| (stat.device, stat.inode) != (held.dev(), held.ino())) {
             let message = "its lock file was replaced while it was being locked";
-            return Err(Error::new(ErrorKind::Locked, step, message).at(&layout.live));
+            return Err(Error::new(ErrorKind::Locked, step, message).at(place));
         }
         inform(&mut file);
         Ok(PlaceLock { file })

@@ -228,6 +228,42 @@ mod armed {
         ShipUnshippedRemoved = "morphkv-trap-ship-unshipped-removed",
         /// detach: the file is gone, what was kept for the log is not.
         ShipDetached = "morphkv-trap-ship-detached",
+        /// restore: the folder stands empty.
+        RestoreFolderMade = "morphkv-trap-restore-folder-made",
+        /// restore: what was asked for is written.
+        RestoreSpecWritten = "morphkv-trap-restore-spec-written",
+        /// restore: what is to be read is written.
+        RestorePlanWritten = "morphkv-trap-restore-plan-written",
+        /// restore: it has begun.
+        RestoreBegun = "morphkv-trap-restore-begun",
+        /// restore: its status is replaced.
+        RestoreStatusWritten = "morphkv-trap-restore-status-written",
+        /// restore: a file of the base snapshot is about to be fetched.
+        RestoreFetching = "morphkv-trap-restore-fetching",
+        /// restore: the base snapshot is there.
+        RestoreFetched = "morphkv-trap-restore-fetched",
+        /// restore: what the base snapshot says of a log backup is gone.
+        RestoreDetached = "morphkv-trap-restore-detached",
+        /// restore: a segment of the log is applied, maybe not durably.
+        RestoreSegmentApplied = "morphkv-trap-restore-segment-applied",
+        /// restore: the files of a bulk load are fetched.
+        RestoreLoadFetched = "morphkv-trap-restore-load-fetched",
+        /// restore: the files of a bulk load are in.
+        RestoreLoadTaken = "morphkv-trap-restore-load-taken",
+        /// restore: the database is in the encoding that comes next.
+        RestoreConverted = "morphkv-trap-restore-converted",
+        /// restore: a timeline is applied, durably.
+        RestoreLegApplied = "morphkv-trap-restore-leg-applied",
+        /// restore: the database has the identity that it will have.
+        RestoreIdentityWritten = "morphkv-trap-restore-identity-written",
+        /// restore: a file is linked into staging.
+        RestoreFileLinked = "morphkv-trap-restore-file-linked",
+        /// restore: the database is at its place, and its status does not say so.
+        RestoreInstalled = "morphkv-trap-restore-installed",
+        /// restore: what was needed on the way is gone.
+        RestoreCleared = "morphkv-trap-restore-cleared",
+        /// restore: it is being aborted, and the database that it made is gone.
+        RestoreDatabaseDropped = "morphkv-trap-restore-database-dropped",
     }
 
     impl Trap {

@@ -42,7 +42,7 @@ impl Options {
     ///
     /// # Errors
     /// `UnknownEncoding`.
-    pub(super) fn known(&self, marker: Option<&Marker>) -> Result<Arc<dyn KeyEncoding>> {
+    pub(crate) fn known(&self, marker: Option<&Marker>) -> Result<Arc<dyn KeyEncoding>> {
         match marker {
             Some(marker) => self.encodings()?.get(&marker.encoding),
             None => Ok(Arc::new(SlashSpans)),

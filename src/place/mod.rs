@@ -20,6 +20,7 @@ pub mod journal;
 mod model;
 mod observe;
 mod refuse;
+pub mod restore_phase;
 mod rollback;
 mod sweep;
 
@@ -53,6 +54,8 @@ pub struct Place {
     lock: PlaceLock,
     rocks_lock: Option<RocksLock>,
     notes: Vec<String>,
+    /// Held by a restore: its own folder is nothing strange to it.
+    restores: bool,
 }
 
 /// A place at rest.
@@ -89,7 +92,20 @@ impl Place {
         journal::require_parent(&*vfs, &layout)?;
         let lock = PlaceLock::acquire(&*vfs, &layout)?;
         trap!(vfs, LockTaken);
-        Ok(Place { vfs, layout, lock, rocks_lock: None, notes: Vec::new() })
+        Ok(Place { vfs, layout, lock, rocks_lock: None, notes: Vec::new(), restores: false })
+    }
+
+    /// The same place, for a restore whose folder stands beside it.
+    #[cfg(feature = "log-backup")]
+    #[must_use]
+    pub fn of_restore(self) -> Self {
+        Place { restores: true, ..self }
+    }
+
+    fn sight(&self) -> Result<Sight> {
+        let mut sight = observe(&*self.vfs, &self.layout)?;
+        sight.observed.restore &= !self.restores;
+        Ok(sight)
     }
 
     /// Looks, decides and acts until the place is at rest.
@@ -99,7 +115,7 @@ impl Place {
     /// place is in a state of the table and the next call goes on.
     pub fn settle(&mut self) -> Result<Rest> {
         for _ in 0..STEPS_MAX {
-            let sight = observe(&*self.vfs, &self.layout)?;
+            let sight = self.sight()?;
             let (row, action) = decide::decide(&sight.observed);
             tracing::debug!(row, ?action, path = %self.layout.live.display(), "recovery step");
             if action != Action::Refuse {
@@ -185,7 +201,7 @@ impl Place {
     /// # Errors
     /// `Conflict` naming them. Nothing was changed.
     pub fn require_no_strangers(&self, step: &'static str) -> Result<()> {
-        let sight = observe(&*self.vfs, &self.layout)?;
+        let sight = self.sight()?;
         let names = strangers(&self.layout, &sight);
         if names.is_empty() {
             return Ok(());

@@ -6,6 +6,7 @@
 
 use super::decide::{Backup, Change, Live, Observed, Staging};
 use super::journal::{self, Journal, JournalState, Kind, Phase, Source};
+use super::restore_phase::is_restore_under_way;
 use crate::encoding::Comparator;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, Stat, Vfs};
@@ -71,7 +72,7 @@ pub fn observe_under(vfs: &dyn Vfs, layout: &Layout, state: JournalState) -> Res
             staging: Staging::Absent,
             backup: Backup::Absent,
             trash: trash.is_some(),
-            restore: vfs.stat(&layout.restore)?.is_some(),
+            restore: is_restore_under_way(vfs, layout)?,
             twins: twins(&[live, staging, backup, trash]),
         },
         journal: None,

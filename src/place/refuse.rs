@@ -63,6 +63,12 @@ fn without_journal(layout: &Layout, sight: &Sight) -> Error {
         let kind = if *kind == ErrorKind::Unsupported { ErrorKind::Unsupported } else { ErrorKind::Refused };
         return Error::new(kind, step, message).at(layout.live.join(crate::layout::MARKER)).next(inspect);
     }
+    if sight.observed.live == Live::Absent && sight.observed.restore {
+        let message = "there is no database yet: a restore to its place is not finished; nothing was touched";
+        return Error::new(ErrorKind::Refused, step, message)
+            .at(&layout.live)
+            .next(format!("morphkv restore status {live}"));
+    }
     if sight.observed.live == Live::Absent {
         let names = super::strangers(layout, sight).join(", ");
         let message = format!(

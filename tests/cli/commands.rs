@@ -154,7 +154,7 @@ fn destroying_asks_first() {
 #[test]
 fn help_names_every_command_and_the_exit_codes() {
     let help = run(&["--help"]).expect(0).text();
-    let commands = "demo create adopt inspect verify digest convert recover rollback drop-backup destroy get put delete \
+    let commands = "demo create adopt inspect verify digest convert recover restore rollback drop-backup destroy get put delete \
                     lookup scan dump load completions man";
     for command in commands.split_whitespace() {
         assert!(help.contains(&format!("\n  {command} ")), "{command} in {help}");

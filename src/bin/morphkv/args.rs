@@ -3,7 +3,7 @@
 use crate::bytes;
 use crate::commands::{
     adopt, archive, completions, convert, create, delete, demo, destroy, digest, drop_backup, dump, get, inspect, load,
-    log, lookup, man, put, recover, rollback, scan, verify,
+    log, lookup, man, put, recover, restore, rollback, scan, verify,
 };
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use morphkv::encoding::{Hierarchical, KeyEncoding, Natural};
@@ -55,6 +55,7 @@ pub enum Command {
     Digest(digest::Digest),
     Convert(convert::Convert),
     Recover(recover::Recover),
+    Restore(restore::Restore),
     Rollback(rollback::Rollback),
     DropBackup(drop_backup::DropBackup),
     Destroy(destroy::Destroy),

@@ -19,6 +19,7 @@ pub mod lookup;
 pub mod man;
 pub mod put;
 pub mod recover;
+pub mod restore;
 pub mod rollback;
 pub mod scan;
 pub mod selection;
@@ -41,6 +42,7 @@ impl Command {
             Command::Digest(command) => command.run(output),
             Command::Convert(command) => command.run(output),
             Command::Recover(command) => command.run(output),
+            Command::Restore(command) => command.run(output),
             Command::Rollback(command) => command.run(output),
             Command::DropBackup(command) => command.run(output),
             Command::Destroy(command) => command.run(output),
