@@ -17,12 +17,11 @@ impl Engine {
 mod shipping {
     use super::Engine;
     use crate::error::Result;
-    use crate::fs::{Vfs, remove_tree};
+    use crate::fs::remove_tree;
     use crate::layout::{PENDING_INGEST, ROCKSDB_ARCHIVE};
     use crate::rocks::Family;
     use crate::rocks::wal::{file_name, file_numbers};
     use std::path::{Path, PathBuf};
-    use std::sync::Arc;
     use uuid::Uuid;
 
     /// For the log backup. `path()` is where its WAL files lie, and `last_sequence()` where the log ends.
@@ -42,8 +41,9 @@ mod shipping {
         }
 
         /// The file operations that it was opened with.
-        pub(crate) fn file_operations(&self) -> Arc<dyn Vfs> {
-            Arc::clone(&self.inner.vfs)
+        #[cfg(feature = "log-backup")]
+        pub(crate) fn file_operations(&self) -> std::sync::Arc<dyn crate::fs::Vfs> {
+            std::sync::Arc::clone(&self.inner.vfs)
         }
 
         /// The id that internal records have in the log. The data has the id of the default family.

@@ -40,6 +40,7 @@ pub(super) fn attachment_of(vfs: &dyn Vfs, live: &Path, archive: &Archive) -> Re
 ///
 /// # Errors
 /// `Conflict`: another database writes the archive. Repeat after any other.
+#[cfg_attr(not(feature = "traps"), allow(unused_variables))] // The file operations carry the traps alone.
 pub(super) fn ensure(archive: &Archive, vfs: &dyn Vfs, own: &Attachment, encoding: &EncodingId) -> Result<Head> {
     let head = match load(archive) {
         Err(error) if error.kind() == ErrorKind::NotFound && own.cause == Cause::Init => {
