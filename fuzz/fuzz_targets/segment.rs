@@ -56,7 +56,9 @@ fn write(data: &[u8]) -> EncodedSegment {
         .expect("it follows");
     }
     let resolved = writer.time();
-    writer.finish(resolved, data.first().filter(|first| **first > 200).map(|_| Uuid::from_u128(2))).expect("it is sound")
+    writer
+        .finish(resolved, data.first().filter(|first| **first > 200).map(|_| Uuid::from_u128(2)))
+        .expect("it is sound")
 }
 
 fn behind_checksums(body: &[u8], raw_bytes: u64, frames: u32, good: &EncodedSegment) -> Vec<u8> {
