@@ -35,7 +35,7 @@ const PLAN_BYTES_MAX: u64 = 16 * 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
-    /// [`RESTORE_FORMAT`].
+    /// The version of the format.
     pub format: u32,
     /// The restore's id, and that of the change that moves the database in.
     pub restore: Uuid,
@@ -103,7 +103,7 @@ pub struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Status {
-    /// [`RESTORE_FORMAT`].
+    /// The version of the format.
     pub format: u32,
     /// The restore's id.
     pub restore: Uuid,

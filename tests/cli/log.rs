@@ -62,3 +62,10 @@ fn a_log_is_attached_shipped_shown_and_detached() {
         assert!(answer.code == 0 && !answer.stdout.is_empty(), "{answer:?}");
     }
 }
+
+#[test]
+fn the_section_of_the_readme_works_as_typed() {
+    let archive = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", archive.path().join("shard-7").display());
+    super::readme::run(std::path::Path::new(env!("CARGO_BIN_EXE_morphkv")), &url);
+}

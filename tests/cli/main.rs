@@ -12,5 +12,7 @@ mod ldb;
 #[cfg(feature = "traps")]
 mod legacy;
 mod log;
+#[path = "../common/readme.rs"]
+mod readme;
 mod refusals;
 mod scans;

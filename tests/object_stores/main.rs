@@ -3,6 +3,8 @@
 //! Without Python and moto (`pip install 'moto[server,s3]'`) the tests are *ignored*, never passed. Each runs in a child
 //! process that has the server's credentials in its environment, as an archive reads them.
 
+#[path = "../common/readme.rs"]
+mod readme;
 mod server;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -16,6 +18,7 @@ use morphkv::log_backup::probe::probe_store;
 use morphkv::log_backup::transfer;
 use morphkv::testing::RealVfs;
 use morphkv::{Error, ErrorKind};
+use std::path::Path;
 use std::process::ExitCode;
 use uuid::Uuid;
 
@@ -24,11 +27,12 @@ const ORDER: &str = "MORPHKV_OBJECT_STORE_TEST";
 
 type Test = (&'static str, fn(&Archive));
 
-const TESTS: [Test; 4] = [
+const TESTS: [Test; 5] = [
     ("the_probe_accepts_it", the_probe_accepts_it),
     ("an_object_is_created_once_and_swapped_by_version", an_object_is_created_once_and_swapped_by_version),
     ("no_commit_is_lost_or_doubled_in_a_storm", no_commit_is_lost_or_doubled_in_a_storm),
     ("a_pin_holds_while_a_file_goes_up_in_parts_and_down", a_pin_holds_while_a_file_goes_up_in_parts_and_down),
+    ("the_section_of_the_readme_works_as_typed", the_section_of_the_readme_works_as_typed),
 ];
 
 fn main() -> ExitCode {
@@ -60,6 +64,10 @@ fn in_a_child(name: &str) -> Result<(), Failed> {
 
 fn name(last: &str) -> ObjectName {
     ObjectName::new(format!("v1/test/{last}")).unwrap()
+}
+
+fn the_section_of_the_readme_works_as_typed(_: &Archive) {
+    readme::run(Path::new(env!("CARGO_BIN_EXE_morphkv")), "s3://archive/shard-7");
 }
 
 fn the_probe_accepts_it(archive: &Archive) {
