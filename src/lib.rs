@@ -38,8 +38,8 @@
 //! the hierarchical encoding cannot hold the byte 0xFF; only bytewise databases can be written.
 //!
 //! # Features
-//! `default` is the engine alone. `log-backup` adds the module `log_backup`. `cli` builds the command line. `traps` adds crash traps for tests (never in a release
-//! build); it also opens the module `testing`.
+//! `default` is the engine alone. `log-backup` adds the modules `log_backup` and `restore`. `cli` builds the command line. `traps`
+//! adds crash traps for tests (never in a release build); it also opens the module `testing`.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

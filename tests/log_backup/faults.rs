@@ -121,7 +121,7 @@ fn gap_under(fault: Option<(When, Effect)>) -> u64 {
     let calls = bench.store.counted();
     bench.store.plan(&[]);
     assert_eq!(head(&archive).timelines.len(), 2, "{fault:?}");
-    assert_shipped(&archive, &engine);
+    assert_decoded(&archive, &engine);
     calls
 }
 

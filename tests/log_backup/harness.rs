@@ -13,6 +13,8 @@ use morphkv::log_backup::segment_reader::SegmentReader;
 use morphkv::log_backup::shipper::{ShipOptions, Shipper};
 use morphkv::log_backup::snapshot_transfer::{download, read_manifest};
 use morphkv::log_backup::tail;
+use morphkv::restore::moment::Moment;
+use morphkv::restore::{self, Request};
 use morphkv::testing::batch_decoder::{Batch, DEFAULT_FAMILY, Operation};
 use morphkv::testing::{Database, Family, RealVfs, Settings};
 use morphkv::{Engine, Options};
@@ -224,6 +226,18 @@ pub fn encoded(engine: &Engine) -> Content {
 /// The current timeline, restored to its end, is what the engine has.
 pub fn assert_restorable(archive: &Archive, engine: &Engine) {
     assert_eq!(restored(archive, current(archive).id, u64::MAX), encoded(engine));
+    assert_comes_back(archive, engine);
+}
+
+/// A restore to the latest moment has what the engine has.
+fn assert_comes_back(archive: &Archive, engine: &Engine) {
+    let directory = scratch();
+    let target = directory.path().join("restored");
+    let request = Request { moment: Moment::Latest, timeline: None, replace: false, no_pin: false };
+    restore::run(&target, archive, &request, &options()).unwrap();
+    let copy = Engine::open(&target, options()).unwrap();
+    assert_eq!(copy.encoding(), engine.encoding());
+    assert_eq!(crate::common::content(&copy), crate::common::content(engine));
 }
 
 /// The current timeline.
@@ -232,7 +246,13 @@ pub fn current(archive: &Archive) -> Timeline {
     head.timeline(head.current).unwrap().clone()
 }
 
-/// The archive has all that the engine has, which is in natural encoding.
+/// The archive has all that the engine has, which is in natural encoding, and a restore brings it back.
 pub fn assert_shipped(archive: &Archive, engine: &Engine) {
+    assert_decoded(archive, engine);
+    assert_comes_back(archive, engine);
+}
+
+/// The segments, decoded, have all that the engine has, which is in natural encoding.
+pub fn assert_decoded(archive: &Archive, engine: &Engine) {
     assert_eq!(shipped(archive, &current(archive)), crate::common::content(engine));
 }
