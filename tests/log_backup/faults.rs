@@ -65,7 +65,7 @@ fn under(fault: Option<(When, Effect)>, attempts: u32, early: bool) -> (u64, usi
     let calls = store.counted();
     store.plan(&[]);
     assert_eq!(head(&archive).timelines.len(), 2, "{fault:?}");
-    assert_restorable(&archive, &engine);
+    assert_replayed(&archive, &engine);
     assert_eq!(content(&engine).len(), 21 + 50 + 1 + 60 - 22, "{fault:?}");
     (calls, failures)
 }
