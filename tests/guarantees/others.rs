@@ -65,6 +65,19 @@ fn rocksdb_itself_is_kept_out_of_a_source() {
     assert!(open_with_rocksdb(&sandbox.path).wait().unwrap().success());
 }
 
+/// Other software that honours no lock: the source is not what was read of it, so it is not swapped out, and whoever asked
+/// for the conversion is not told that it was done.
+#[test]
+fn a_source_that_was_changed_meanwhile_is_not_converted_and_that_is_told() {
+    let sandbox = natural();
+    let conversion = paused(&sandbox.path, "staging-synced", |options| options.encoding(Hierarchical));
+    std::fs::write(sandbox.path.join("999999.sst"), "theirs").unwrap();
+    let error = conversion.go_on().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked, "{error:?}");
+    let engine = Engine::open(&sandbox.path, options()).unwrap();
+    assert_eq!((engine.encoding().name.as_str(), content(&engine)), ("natural", sample(60)));
+}
+
 #[test]
 fn a_recovery_does_not_move_what_rocksdb_has_open() {
     let sandbox = interrupted("live-to-backup-before");
