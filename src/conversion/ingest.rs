@@ -46,6 +46,7 @@ pub fn ingest(
         staging.compact(Some(from), Some(to))?;
     }
     check_settled(staging)?;
+    check_files(vfs, staging)?;
     check_entries(staging, output.entries)?;
     vfs.remove_dir(&staging.path().join(OUTPUT))?;
     progress.advance(output.overflow.iter().map(|file| file.bytes).sum(), output.overflow_entries);
@@ -123,6 +124,15 @@ fn check_settled(staging: &Database) -> Result<()> {
     let bytes: u64 = owed.iter().map(|file| file.bytes).sum();
     let message = format!("{} files of {bytes} bytes are left above level {bottom}", owed.len());
     Err(Error::new(ErrorKind::Io, "compact the overflow", message).at(staging.path()))
+}
+
+/// Of a file that is gone RocksDB says, at times, no more than that it has no figures.
+fn check_files(vfs: &dyn Vfs, staging: &Database) -> Result<()> {
+    if staging.files_are_there(vfs)? {
+        return Ok(());
+    }
+    let message = "an SST file is gone, or has another length";
+    Err(Error::new(ErrorKind::Corrupt, "look at the converted database", message).at(staging.path()))
 }
 
 /// Two keys that met in one encoded key would show here, whatever hid them before.

@@ -313,7 +313,9 @@ fn attempt(
             place.unlock_rocks();
             let damage =
                 matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Refused | ErrorKind::NotFound | ErrorKind::Lost);
-            return Err(Failure { error, of_staging: resumed && damage });
+            // Of a file that it cannot read RocksDB tells no reason when it is asked for figures.
+            let of_staging = resumed && (damage || error.step() == crate::rocks::READ_FIGURES);
+            return Err(Failure { error, of_staging });
         }
     };
     let rest = place.settle();

@@ -38,6 +38,9 @@ pub struct Stats {
     pub last_sequence: u64,
 }
 
+/// The step at which RocksDB may fail without a reason.
+pub const READ_FIGURES: &str = "read the properties of the SST files";
+
 /// Sums over the properties of every SST file of the caller's family. Exact, but they count what the files hold: an
 /// overwritten or deleted entry counts until compaction drops it, and what lies in a memtable does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -188,8 +191,7 @@ impl Database {
         let text = self.property("rocksdb.aggregated-table-properties")?;
         text.as_deref().and_then(TableFigures::parse).ok_or_else(|| {
             // RocksDB gives no reason here: it answers with nothing when a file cannot be read.
-            Error::new(ErrorKind::Io, "read the properties of the SST files", "RocksDB did not give them")
-                .at(self.path())
+            Error::new(ErrorKind::Io, READ_FIGURES, "RocksDB did not give them").at(self.path())
         })
     }
 }

@@ -27,7 +27,7 @@ mod write;
 pub use cursor::{Cursor, Snapshot};
 pub use database::{Database, Family, PinnedValue};
 pub use describe::describe;
-pub use figures::{LiveFile, Stats};
+pub use figures::{LiveFile, READ_FIGURES, Stats};
 pub use settings::{Compression, Settings, SharedMemory, WalRecovery};
 pub use sst::{SstOptions, SstWriter};
 pub use write::{Durability, WriteBatch};
