@@ -145,6 +145,14 @@ fn to_load() -> Content {
     old.chain((0..40).map(|number| (format!("/loaded/{number:02}").into_bytes(), b"loaded".to_vec()))).collect()
 }
 
+/// A load that the log calls begun, and of which nothing is in.
+fn interrupt_a_load(path: &Path) {
+    let plan = Arc::new(TrapPlan::new().with(Trap::LoadIntended, 1, TrapAction::Error(ErrorKind::Io)));
+    let engine = Engine::open(path, options().vfs(Arc::new(RealVfs::with_traps(plan)))).unwrap();
+    engine.ingest([Ok(("key", "loaded"))]).unwrap_err();
+    engine.close().unwrap();
+}
+
 /// An attached database with nothing in its log but what comes now, and its content.
 fn fresh(directory: &Path) -> (PathBuf, Content) {
     let path = directory.join("db");
@@ -295,10 +303,7 @@ fn an_interrupted_load_is_in_before_a_conversion_and_its_files_go_with_the_log()
 fn an_interrupted_load_is_ended_also_where_nobody_is_attached_any_more() {
     let directory = scratch();
     let (path, _) = fresh(directory.path());
-    let plan = Arc::new(TrapPlan::new().with(Trap::LoadIntended, 1, TrapAction::Error(ErrorKind::Io)));
-    let engine = Engine::open(&path, options().vfs(Arc::new(RealVfs::with_traps(plan)))).unwrap();
-    engine.ingest([Ok(("key", "loaded"))]).unwrap_err();
-    engine.close().unwrap();
+    interrupt_a_load(&path);
     std::fs::remove_file(path.join("LOG_BACKUP")).unwrap();
     let engine = Engine::open(&path, options()).unwrap();
     assert_eq!(engine.get("key").unwrap().unwrap(), "loaded");
@@ -313,10 +318,7 @@ fn an_interrupted_load_is_ended_also_where_nobody_is_attached_any_more() {
 fn a_load_whose_files_are_gone_is_damage() {
     let directory = scratch();
     let (path, _) = fresh(directory.path());
-    let plan = Arc::new(TrapPlan::new().with(Trap::LoadIntended, 1, TrapAction::Error(ErrorKind::Io)));
-    let engine = Engine::open(&path, options().vfs(Arc::new(RealVfs::with_traps(plan)))).unwrap();
-    engine.ingest([Ok(("key", "loaded"))]).unwrap_err();
-    engine.close().unwrap();
+    interrupt_a_load(&path);
     std::fs::remove_file(path.join("pending_ingest").join(&folders(&path)[0]).join("000000.sst")).unwrap();
     for encoding in [None, Some(Hierarchical)] {
         let options = encoding.map_or_else(options, |encoding| options().encoding(encoding));

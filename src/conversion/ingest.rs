@@ -14,12 +14,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Ingests the disjoint files (one overlapping pair in a call would lift every file of it above the bottom), then the
-/// overflow, but for what an attempt before has ingested, compacts the ranges of the overflow, and checks that every file lies at the bottom level and that not an
-/// entry is missing. The output folder is gone then.
+/// overflow, but for what an attempt before has ingested; compacts the ranges of the overflow, and checks that every file
+/// lies at the bottom level and that not an entry is missing. The output folder is gone then.
 ///
 /// # Errors
 /// `NoSpace`, `Io` (also when files are left above the bottom: what was promised is not so), `Corrupt` (entries are
-/// missing). Some calls may be in the database and some not; start over with an empty staging.
+/// missing, or a file is). Some calls may be in the database and some not: repeated, it goes on.
 pub fn ingest(
     vfs: &dyn Vfs,
     staging: &Database,

@@ -108,6 +108,7 @@ impl<'b> Batch<'b> {
 }
 
 /// The operations among `bytes`, which are a frame's: tagged operations without a header.
+#[cfg(any(test, feature = "traps"))]
 pub fn frame_operations(bytes: &[u8], count: u32) -> Operations<'_> {
     Operations { bytes, at: 0, counted: 0, count, ended: false }
 }

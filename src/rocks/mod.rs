@@ -7,7 +7,6 @@
 //! - errors are sorted into our kinds here and nowhere else, since the crate knows them by their text.
 
 #[cfg(any(test, feature = "log-backup", feature = "traps"))]
-#[cfg_attr(not(any(test, feature = "traps")), expect(dead_code, reason = "the shipper is to read the log"))]
 pub mod batch_decoder;
 #[cfg(test)]
 mod batch_decoder_tests;
@@ -18,8 +17,9 @@ mod figures;
 mod settings;
 mod sst;
 #[cfg(any(test, feature = "log-backup", feature = "traps"))]
-#[cfg_attr(not(any(test, feature = "traps")), expect(dead_code, reason = "the shipper is to read the log"))]
 pub mod wal;
+#[cfg(test)]
+mod wal_damage_tests;
 #[cfg(test)]
 mod wal_tests;
 mod write;

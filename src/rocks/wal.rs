@@ -301,21 +301,22 @@ impl WalReader {
         self.expected
     }
 
-    /// The next record. `noted` is asked where one begins after what was expected: whether an ingest, which takes
-    /// sequence numbers without a record, explains exactly that.
+    /// As [`WalReader::next_within`], to the end of the log.
     ///
     /// # Errors
-    /// `Corrupt`: damage, with the file and the place in it; `Unsupported`: the log is written in a way that is not read
-    /// here; `Io`. The reader stays where it is.
+    /// As [`WalReader::next_within`].
+    #[cfg(any(test, feature = "traps"))]
     pub fn next(&mut self, vfs: &dyn Vfs, noted: impl FnOnce(&Jump<'_>) -> bool) -> Result<Next<'_>> {
         self.next_within(vfs, SEQUENCE_MAX, noted)
     }
 
-    /// As [`WalReader::next`], but a record that does not end at or before the sequence number `limit` is not there yet: it
-    /// may not be durable.
+    /// The next record that ends at or before the sequence number `limit`: a later one may not be durable. `noted` is asked
+    /// where one begins after what was expected: whether an ingest, which takes sequence numbers without a record, explains
+    /// exactly that.
     ///
     /// # Errors
-    /// As [`WalReader::next`].
+    /// `Corrupt`: damage, with the file and the place in it; `Unsupported`: the log is written in a way that is not read
+    /// here; `Io`. The reader stays where it is.
     pub fn next_within(
         &mut self,
         vfs: &dyn Vfs,
