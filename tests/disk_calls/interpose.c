@@ -1,14 +1,14 @@
 /* Stands between a process and the C library: counts the calls that concern the place of one database, over all threads,
  * and makes the nth of them fail. Loaded with LD_PRELOAD.
  *
- * MORPHKV_DISK_PLACE   what the paths of the place begin with
+ * MORPHKV_DISK_PLACE   what the paths of the place begin with: a directory, and a slash
  * MORPHKV_DISK_REPORT  a file of sizeof(struct report) bytes, which tells what was called also when the process dies
  * MORPHKV_DISK_FAULT   "KINDS AT ERRNO FLAGS": of the calls of these kinds (letters, see below) that of number AT, counted
  *                      from 0, fails with ERRNO. Flags: `k` all that follow fail, too (it keeps failing); `a` it fails
  *                      after it was carried out; `s` it does half of its work (and what follows, with `k`, fails).
  * MORPHKV_DISK_MOVE    "AT FROM TO": right before the call of number AT somebody renames FROM to TO
  *
- * kinds: o open what is there    c make a file or directory    w write    s sync    n rename, link    u unlink, rmdir
+ * kinds: o open what is there    c make a file or directory    w write    s sync    d sync a directory    n rename, link    u unlink, rmdir
  *        t truncate, allocate    r read    f read through a stream    l look (stat, access, list)    k lock
  */
 #define _GNU_SOURCE
@@ -63,7 +63,16 @@ static void track(int file, int of_the_place) {
     if (file >= 0 && file < FILES_MAX) ours[file] = of_the_place;
 }
 
-static int concerns(const char *path) { return place && path && strncmp(path, place, place_len) == 0; }
+static int is_directory(int file) {
+    struct stat found;
+    return fstat(file, &found) == 0 && S_ISDIR(found.st_mode);
+}
+
+/* The directory itself, too, which `place` names with a slash at its end. */
+static int concerns(const char *path) {
+    if (!place || !path) return 0;
+    return strncmp(path, place, place_len) == 0 || (strncmp(path, place, place_len - 1) == 0 && !path[place_len - 1]);
+}
 
 __attribute__((constructor)) static void begin(void) {
     const char *path = getenv("MORPHKV_DISK_REPORT");
@@ -211,8 +220,8 @@ DEFINE_PWRITEV(pwritev64)
         if (!is_open(file)) return real(file);                                                                         \
         RETURN_JUDGED(int, kind, real(file), real(file));                                                              \
     }
-DEFINE_ON_FILE(fsync, 's')
-DEFINE_ON_FILE(fdatasync, 's')
+DEFINE_ON_FILE(fsync, is_directory(file) ? 'd' : 's')
+DEFINE_ON_FILE(fdatasync, is_directory(file) ? 'd' : 's')
 DEFINE_ON_FILE(syncfs, 's')
 
 int sync_file_range(int file, off_t offset, off_t len, unsigned int flags) {

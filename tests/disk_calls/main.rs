@@ -20,8 +20,9 @@ mod looks;
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
 
-const TESTS: [(&str, fn()); 2] = [
+const TESTS: [(&str, fn()); 3] = [
     ("every_call_fails_in_turn", faults::every_call_fails_in_turn),
+    ("directories_are_really_synced", faults::directories_are_really_synced),
     ("a_look_makes_no_directory_where_one_was_just_moved_away", looks::overtaken),
 ];
 
