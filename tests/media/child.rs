@@ -4,6 +4,7 @@ use super::acknowledged;
 use super::common::options;
 use super::power::{self, Weather};
 use super::scenario::{self, database};
+use super::shipping;
 use morphkv::Engine;
 use morphkv::testing::{Operation, RealVfs, RecordingVfs};
 use rustix::process::Signal;
@@ -26,6 +27,8 @@ pub enum Orders {
     Act { scenario: Option<String>, directory: PathBuf, at: u64, weather: Weather },
     /// Write and acknowledge until the power ends, so many microseconds after the first acknowledgement.
     Write { directory: PathBuf, acknowledged: PathBuf, convert: bool, after_micros: u64, weather: Weather },
+    /// Write and ship the log to the archive until the power ends, so many microseconds after the first write.
+    Ship { directory: PathBuf, archive: PathBuf, after_micros: u64, weather: Weather },
     /// Leave two files, one of them synced, and cut the power.
     Leave { directory: PathBuf, weather: Weather },
 }
@@ -43,6 +46,9 @@ pub fn obey(orders: Orders) {
         Orders::Act { scenario, directory, at, weather } => act(scenario.as_deref(), &directory, at, weather),
         Orders::Write { directory, acknowledged, convert, after_micros, weather } => {
             acknowledged::write(&directory, &acknowledged, convert, after_micros, weather);
+        }
+        Orders::Ship { directory, archive, after_micros, weather } => {
+            shipping::ship(&directory, &archive, after_micros, weather);
         }
         Orders::Leave { directory, weather } => {
             std::fs::write(directory.join("synced"), "all of it").unwrap();

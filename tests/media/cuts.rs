@@ -7,6 +7,7 @@ use super::common::{self, figures::Figures, figures::scale};
 use super::disks::{Disk, FileSystem};
 use super::power::{Cut, Weather, random};
 use super::scenario::{self, Scenario};
+use super::shipping;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -128,6 +129,7 @@ fn cuts(room: &Path, file_system: FileSystem, figures: Figures, bytes: u64) {
     }
     disk.mount_with("");
     acknowledged::cuts(&disk, room, &mut tally);
+    shipping::cuts(&disk, room, &mut tally);
     let by_scenario: Map<String, Value> =
         tally.by_scenario.iter().map(|(scenario, cuts)| (scenario.clone(), (*cuts).into())).collect();
     figures

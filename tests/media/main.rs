@@ -19,6 +19,7 @@ mod filler;
 mod full;
 mod machine;
 mod power;
+mod shipping;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use machine::{Machine, Need};
