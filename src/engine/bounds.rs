@@ -122,7 +122,7 @@ impl Span {
 }
 
 /// The first bytes after all that begin with `prefix`, which holds a byte below 0xFF.
-pub(super) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+pub(crate) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while end.pop_if(|byte| *byte == u8::MAX).is_some() {}
     if let Some(last) = end.last_mut() {

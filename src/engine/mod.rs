@@ -26,6 +26,8 @@ mod walk;
 
 pub use batch::Batch;
 pub use bounds::KeyRange;
+#[cfg(feature = "log-backup")]
+pub(crate) use bounds::prefix_end;
 pub use hooks::Hooks;
 pub use internal::Internal;
 pub use iter::{Children, Keys, Range};

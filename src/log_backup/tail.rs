@@ -68,9 +68,16 @@ pub fn last_number(archive: &Archive, timeline: Uuid, floor: u64) -> Result<Opti
 pub fn ends(archive: &Archive, timeline: Uuid, number: u64) -> Result<Ends> {
     let name = names::segment(timeline, number)?;
     let place = |error: Error| error.at(archive.place(&name));
-    let header = header(archive, timeline, number)?;
+    let head = archive.get_range(&name, 0, HEADER_BYTES as u32)?;
+    let header = read_header(&head).map_err(place)?;
+    require_named(&header, timeline, number).map_err(place)?;
     let offset = header.object_bytes() - TRAILER_BYTES as u64;
-    let trailer = read_trailer(&archive.get_range(&name, offset, TRAILER_BYTES as u32)?).map_err(place)?;
+    let tail = archive.get_range(&name, offset, TRAILER_BYTES as u32)?;
+    let trailer = read_trailer(&tail).map_err(place)?;
+    // The trailer repeats the header's checksum.
+    if tail[TRAILER_BYTES - 8..TRAILER_BYTES - 4] != head[HEADER_BYTES - 4..] {
+        return Err(place(Error::new(ErrorKind::Corrupt, STEP, "its header and its trailer do not belong together")));
+    }
     Ok(Ends { header, trailer })
 }
 

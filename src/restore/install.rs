@@ -11,7 +11,7 @@
 //! | journal Done, or Kept | the next attempt finds that the target carries the restore's id |
 
 use crate::attachment;
-use crate::engine::Options;
+use crate::engine::{Options, prefix_end};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, Vfs};
 use crate::layout::{INTERNAL_ENGINE, INTERNAL_IDENTITY, MARKER, OWNER, is_left_by_a_failed_open};
@@ -45,7 +45,7 @@ pub(super) fn seal(vfs: &dyn Vfs, database: &Path, restore: Uuid, options: &Opti
     let identity = Identity { instance_id: Uuid::new_v4(), origin, ..old.identity() };
     let mut batch = WriteBatch::new();
     // The engine's half: what it knew of the log, and how far that was applied.
-    batch.delete_range(&opened, Family::Internal, INTERNAL_ENGINE, &end_of(INTERNAL_ENGINE))?;
+    batch.delete_range(&opened, Family::Internal, INTERNAL_ENGINE, &prefix_end(INTERNAL_ENGINE))?;
     batch.put(&opened, Family::Internal, INTERNAL_IDENTITY, &identity.to_bytes()?)?;
     opened.write(batch, Durability::Sync)?;
     opened.flush()?;
@@ -53,15 +53,6 @@ pub(super) fn seal(vfs: &dyn Vfs, database: &Path, restore: Uuid, options: &Opti
     opened.close()?;
     trap!(vfs, RestoreIdentityWritten);
     Ok(marker_of(identity, sequence))
-}
-
-/// The first key above all that begin so.
-fn end_of(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    if let Some(last) = end.last_mut() {
-        *last += 1;
-    }
-    end
 }
 
 fn marker_of(identity: Identity, sealed_sequence: u64) -> Marker {

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log_backup::head::{Cause, Head, LogPosition, Timeline};
 use crate::log_backup::migration::{Base, Body, Key, SnapshotBody};
 use crate::log_backup::names::{ContentHash, SEGMENT_NUMBERS};
-use crate::log_backup::segment::{Header, Trailer};
+use crate::log_backup::tail::Ends;
 use crate::restore::moment::Moment;
 pub use crate::restore::unreachable::Unreachable;
 use crate::restore::unreachable::unreachable;
@@ -23,15 +23,6 @@ const EMPTY_MAX: u32 = 64;
 pub const FIRST_SEGMENT: u64 = 0;
 
 pub(super) const STEP: &str = "plan the restore";
-
-/// The end of a segment that was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ends {
-    /// Its header.
-    pub header: Header,
-    /// Its trailer.
-    pub trailer: Trailer,
-}
 
 /// A place in the log that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,7 +149,7 @@ impl Plan {
     }
 }
 
-pub(super) fn corrupt(message: impl Into<String>) -> Error {
+fn corrupt(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Corrupt, STEP, message)
 }
 

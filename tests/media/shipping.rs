@@ -62,7 +62,7 @@ pub fn cuts(disk: &Disk, room: &Path, tally: &mut Tally) {
         std::fs::create_dir(&archive).unwrap();
         let prepared = common::scratch();
         common::make(&database(prepared.path()), Arc::new(Natural), &sample(COUNT));
-        attach(&database(prepared.path()), options(), &archive_in(&archive), TakeOver::No).unwrap().close().unwrap();
+        attach(database(prepared.path()), options(), &archive_in(&archive), TakeOver::No).unwrap().close().unwrap();
         disk.put_in_place(prepared.path());
         let orders = Orders::Ship {
             directory: disk.place(),
