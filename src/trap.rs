@@ -19,6 +19,8 @@ const _: () = assert!(
 );
 
 #[cfg(feature = "traps")]
+pub(crate) use armed::die;
+#[cfg(feature = "traps")]
 pub use armed::{Trap, TrapAction, TrapPlan};
 
 #[cfg(feature = "traps")]
@@ -302,7 +304,7 @@ mod armed {
         /// knows what was not synced.
         pub(crate) fn perform(self, trap: Trap) -> Result<()> {
             match self {
-                TrapAction::Abort => std::process::abort(),
+                TrapAction::Abort => die(),
                 TrapAction::Error(kind) => Err(Error::new(kind, "go on", format!("trap {}", trap.name()))),
                 TrapAction::Pause(file) => {
                     let created = std::fs::write(&file, trap.name());
@@ -318,6 +320,14 @@ mod armed {
                 }
             }
         }
+    }
+
+    /// The end of this process, without unwinding and without a core file: a sweep dies thousands of times, and what the
+    /// kernel writes of each would fill the disk and count as work of the process.
+    pub(crate) fn die() -> ! {
+        let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+        rustix::process::setrlimit(rustix::process::Resource::Core, none).ok();
+        std::process::abort()
     }
 
     /// Which traps do what. Each fires once, at its nth hit (counted from 1).
@@ -423,6 +433,7 @@ mod armed {
     #[cfg(test)]
     mod tests {
         use super::*;
+        use std::os::unix::process::ExitStatusExt;
 
         #[test]
         fn names_are_unique_and_found() {
@@ -449,6 +460,26 @@ mod armed {
             assert_eq!(plan.hit(Trap::SealAfter).unwrap_err().kind(), ErrorKind::NoSpace);
             assert!(plan.hit(Trap::SealAfter).is_ok());
             assert_eq!(plan.hits().len(), 3);
+        }
+
+        /// Where the system lets processes leave core files: written by the dying process, they once counted as its work.
+        #[test]
+        fn a_process_that_dies_at_a_trap_leaves_no_core() {
+            const DYING: &str = "MORPHKV_TEST_DYING";
+            if std::env::var_os(DYING).is_some() {
+                drop(TrapAction::Abort.perform(Trap::SealAfter));
+                unreachable!();
+            }
+            let mut shell = std::process::Command::new("sh");
+            shell
+                .args(["-c", r#"ulimit -S -c "$(ulimit -H -c)"; exec "$0" "$@""#])
+                .arg(std::env::current_exe().unwrap());
+            let directory = tempfile::tempdir().unwrap();
+            let name = "trap::armed::tests::a_process_that_dies_at_a_trap_leaves_no_core";
+            let status = shell.args([name, "--exact"]).env(DYING, "").current_dir(directory.path()).status().unwrap();
+            assert_eq!(status.signal(), Some(rustix::process::Signal::ABORT.as_raw()), "{status}");
+            assert!(!status.core_dumped());
+            assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
         }
     }
 }

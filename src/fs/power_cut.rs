@@ -230,7 +230,7 @@ impl Vfs for PowerCutVfs {
         match self.plan.next(trap) {
             Some(TrapAction::PowerCut) => {
                 self.lose_what_is_not_durable();
-                std::process::abort()
+                crate::trap::die()
             }
             Some(action) => action.perform(trap),
             None => Ok(()),
