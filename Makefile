@@ -24,7 +24,7 @@ features   := --locked --features cli,traps
 torture    := --test crash --test media --test mutants --test guarantees
 FUZZ_SECONDS ?= 10
 
-.PHONY: help deps setup build demo test check lint fmt clippy deny docs tidy artefact fuzz-smoke torture bench bench-conversion bench-report clean FORCE
+.PHONY: help deps setup build demo test check lint fmt clippy deny docs tidy artefact fuzz-smoke torture bench bench-conversion bench-log-backup bench-report clean FORCE
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -124,11 +124,14 @@ torture: setup ## every check of crash safety at its large size; draws target/to
 	else cargo test $(features) --no-fail-fast $(torture) || status=$$?; fi; \
 	cargo test $(features) --quiet --test report; echo "$(target)/torture/report.html"; exit $$status
 
-bench: bench-conversion ## the benchmarks of benches/, on this machine, as ratios
+bench: bench-conversion bench-log-backup ## the benchmarks of benches/, on this machine, as ratios
 
 # A part of it: make bench-conversion BENCH='--size small --only none,compaction --rounds 3'
 bench-conversion: setup ## conversions against puts and compaction; target/bench/conversion.json
 	cargo bench --locked --bench conversion -- $(BENCH)
+
+bench-log-backup: setup ## what a log backup costs a writer, its lag, and a restore; target/bench/log-backup.json
+	cargo bench --locked --features log-backup --bench log_backup -- $(BENCH)
 
 bench-report: setup ## draws target/bench/report.html from what bench-conversion has measured
 	cargo bench --locked --bench conversion -- --report

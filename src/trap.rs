@@ -8,6 +8,8 @@ macro_rules! trap {
     ($vfs:expr, $name:ident) => {
         #[cfg(feature = "traps")]
         $vfs.trap($crate::trap::Trap::$name)?;
+        #[cfg(not(feature = "traps"))]
+        let _: &_ = &$vfs;
     };
 }
 pub(crate) use trap;
@@ -204,6 +206,8 @@ mod armed {
         ShipTimelineBegun = "morphkv-trap-ship-timeline-begun",
         /// The database is told that it goes on in a new timeline, the archive is not.
         ShipTimelineNoted = "morphkv-trap-ship-timeline-noted",
+        /// A batch of an attached database has its stamp, and is not queued: others may overtake it.
+        ShipWriteStamped = "morphkv-trap-ship-write-stamped",
         /// Before a segment is stored.
         ShipSegmentBefore = "morphkv-trap-ship-segment-before",
         /// A segment is stored.

@@ -1,7 +1,7 @@
 //! The engine against raw RocksDB with the same options: what the encoding of keys costs a caller.
 
+use crate::common::{fill, scatter};
 use crate::contender::options;
-use crate::source::{fill, scatter};
 use morphkv::encoding::{Hierarchical, KeyEncoding, Natural};
 use morphkv::{Comparison, Durability, Engine, Options};
 use serde_json::{Value, json};

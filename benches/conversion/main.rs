@@ -3,6 +3,8 @@
 //! `make bench-conversion` measures all of it. Slices add their figures to `target/bench/conversion.json`:
 //! `cargo bench --bench conversion -- --size small --direction natural-to-hierarchical --only none,compaction --rounds 3`
 
+#[path = "../common/mod.rs"]
+mod common;
 mod contender;
 mod engine;
 mod page;
@@ -11,8 +13,9 @@ mod shapes;
 mod source;
 mod ways;
 
+use common::root;
 use contender::{CONTENDERS, Contender};
-use record::{Record, root};
+use record::Record;
 use serde_json::json;
 use source::{DIRECTIONS, Direction, SIZES, Size, source};
 

@@ -1,17 +1,9 @@
 //! The figures: `target/bench/conversion.json`, to which every slice of a run adds its own.
 
+use crate::common::{machine, root};
 use crate::contender::{CONTENDERS, Contender};
 use crate::source::{DIRECTIONS, Direction, SIZES, Size, Source};
 use serde_json::{Value, json};
-use std::path::PathBuf;
-
-/// `target/bench`, on the disk that is measured.
-pub fn root() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    let root = target.join("bench");
-    std::fs::create_dir_all(&root).expect("make target/bench");
-    root
-}
 
 /// What has been measured so far.
 pub struct Record(Value);
@@ -95,19 +87,4 @@ fn target(size: Size, ours: Contender, theirs: Contender) -> Option<f64> {
         (_, "small") => Some(0.4),
         _ => Some(if verified { 0.222 } else { 0.167 }),
     }
-}
-
-fn machine() -> Value {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let line = |text: &str, name: &str| {
-        let found = text.lines().find_map(|line| line.strip_prefix(name));
-        found.map(|rest| rest.trim_start_matches([' ', '\t', ':']).to_owned())
-    };
-    json!({
-        "cpu": line(&read("/proc/cpuinfo"), "model name"),
-        "cores": std::thread::available_parallelism().map_or(0, usize::from),
-        "memory": line(&read("/proc/meminfo"), "MemTotal"),
-        "kernel": read("/proc/sys/kernel/osrelease").trim(),
-        "file_system_magic": rustix::fs::statfs(root()).map(|found| format!("{:#x}", found.f_type)).ok(),
-    })
 }

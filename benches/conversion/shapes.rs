@@ -1,7 +1,8 @@
 //! Databases of awkward shapes, and what converting them takes: memory, room on the disk, and that nothing is owed.
 
+use crate::common::{fill, scatter};
 use crate::contender::{convert, options};
-use crate::source::{DIRECTIONS, Direction, fill, scatter, sst_bytes};
+use crate::source::{DIRECTIONS, Direction, sst_bytes};
 use morphkv::{Durability, Engine, Options, Verify};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

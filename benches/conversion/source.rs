@@ -1,5 +1,6 @@
 //! The databases that are converted: built once by bulk load below `target/bench/`, and kept.
 
+use crate::common::{fill, scatter};
 use morphkv::encoding::{EncodingId, Hierarchical, KeyEncoding, Natural};
 use morphkv::{Durability, Engine, Options};
 use std::path::{Path, PathBuf};
@@ -59,14 +60,6 @@ pub struct Source {
     pub bytes: u64,
 }
 
-/// A number that looks random, always the same for one `number`.
-pub fn scatter(number: u64) -> u64 {
-    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
-}
-
 /// Keys of about 30 bytes on four levels; names of directories are of many lengths, so that siblings change places.
 fn key(number: u64) -> String {
     let random = scatter(number);
@@ -76,16 +69,6 @@ fn key(number: u64) -> String {
         1..=2 => format!("/tenants/{tenant}/objects/{object}/parts/{}/{number:x}", random >> 32 & 7),
         3 => format!("/index/{number:x}"),
         _ => format!("/tenants/{tenant}/objects/{object}/{number:x}"),
-    }
-}
-
-/// Fills a value of which LZ4 can save half.
-pub fn fill(value: &mut [u8], number: u64) {
-    for (index, chunk) in value.chunks_mut(32).enumerate() {
-        let random = [scatter(number ^ (index as u64) << 40), scatter(!number ^ (index as u64) << 40)];
-        for (place, byte) in chunk.iter_mut().enumerate() {
-            *byte = if place < 16 { random[place / 8].to_le_bytes()[place % 8] } else { b'.' };
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! One conversion in several ways: with one thread and with two, and with everybody listening.
 
+use crate::common::median;
 use crate::contender::{checkpoint, convert};
 use crate::source::{Direction, Source, warm};
 use morphkv::{Options, Progress, Verify};
@@ -38,11 +39,6 @@ fn timed(root: &Path, source: &Source, change: impl FnOnce(&Path, Options) -> f6
     let seconds = change(&copy, Options::new().verify(Verify::Full));
     std::fs::remove_dir_all(&work).expect("remove the copy");
     seconds
-}
-
-fn median(mut seconds: Vec<f64>) -> f64 {
-    seconds.sort_by(f64::total_cmp);
-    seconds[seconds.len() / 2]
 }
 
 /// Seconds with one thread and with two.

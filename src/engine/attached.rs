@@ -2,7 +2,9 @@
 
 use super::hooks::{Hooks, Stamps};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs::Vfs;
 use crate::rocks::{Database, Durability, WriteBatch};
+use crate::trap::trap;
 #[cfg(any(test, feature = "log-backup", feature = "traps"))]
 use parking_lot::RwLockReadGuard;
 use parking_lot::{RwLock, RwLockWriteGuard};
@@ -11,6 +13,7 @@ use std::sync::Arc;
 /// What an attached database has besides.
 #[derive(Debug)]
 pub(super) struct Attached {
+    vfs: Arc<dyn Vfs>,
     stamps: Stamps,
     /// Writers hold it shared, a bulk load alone. `true`: a load began, and it is not noted how it ended.
     unfinished: RwLock<bool>,
@@ -23,8 +26,8 @@ pub(super) struct Alone<'a> {
 }
 
 impl Attached {
-    pub(super) fn new(hooks: Option<Arc<dyn Hooks>>) -> Self {
-        Attached { stamps: Stamps::new(hooks), unfinished: RwLock::new(false) }
+    pub(super) fn new(vfs: Arc<dyn Vfs>, hooks: Option<Arc<dyn Hooks>>) -> Self {
+        Attached { vfs, stamps: Stamps::new(hooks), unfinished: RwLock::new(false) }
     }
 
     #[cfg(any(test, feature = "log-backup", feature = "traps"))]
@@ -40,6 +43,7 @@ impl Attached {
 
     fn write_stamped(&self, database: &Database, mut batch: WriteBatch, durability: Durability) -> Result<()> {
         batch.log_data(&self.stamps.next());
+        trap!(self.vfs, ShipWriteStamped);
         database.write(batch, durability)
     }
 

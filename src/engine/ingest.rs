@@ -13,6 +13,7 @@ use crate::layout::{INGEST, INTERNAL_INGEST, Layout, PENDING_INGEST, TEMPORARY_S
 use crate::rocks::{Database, Family, SstOptions, SstWriter, WriteBatch};
 use crate::trap::trap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use uuid::Uuid;
 
@@ -289,7 +290,7 @@ impl Engine {
     pub(super) fn finish_load(&self) -> Result<()> {
         match &self.inner.attached {
             Some(attached) => self.inner.loading(attached).finish(true),
-            None => self.inner.loading(&Attached::new(None)).finish(false),
+            None => self.inner.loading(&Attached::new(Arc::clone(&self.inner.vfs), None)).finish(false),
         }
     }
 }

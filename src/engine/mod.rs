@@ -204,7 +204,7 @@ impl Engine {
     /// Makes a handle of an open database.
     pub(crate) fn assemble(parts: Parts) -> Engine {
         let Parts { vfs, layout, lock, database, encoding, marker, durability, attached, hooks } = parts;
-        let attached = attached.then(|| Attached::new(hooks));
+        let attached = attached.then(|| Attached::new(Arc::clone(&vfs), hooks));
         let (ingests, wal_files) = (AtomicU64::new(0), Mutex::new(()));
         let inner = Inner { database, encoding, marker, durability, attached, wal_files, ingests, layout, vfs, lock };
         Engine { inner: Arc::new(inner) }

@@ -216,7 +216,7 @@ fn finish_load(place: &Place, options: &Options, now: &Settled) -> Result<()> {
     let database = Database::open(&*place.vfs, live, &settings)?;
     place::check_identity(&database, marker)?;
     super::ingest::sweep(&*place.vfs, &place.layout);
-    let attached = Attached::new(options.hooks.clone());
+    let attached = Attached::new(Arc::clone(&place.vfs), options.hooks.clone());
     Loading { vfs: &*place.vfs, live, database: &database, attached: &attached }.finish(false)?;
     database.close()
 }

@@ -128,7 +128,13 @@ impl LogBackup {
         }
         let shared = Arc::new(Shared::default());
         let shipper = Shipper::new(engine.clone(), archive.clone(), options.ship.clone());
-        let worker = Worker { shipper, shared: Arc::clone(&shared), interval: options.interval, failures: 0 };
+        let worker = Worker {
+            engine: engine.clone(),
+            shipper,
+            shared: Arc::clone(&shared),
+            interval: options.interval,
+            failures: 0,
+        };
         let segment_bytes = options.ship.segment_bytes;
         let thread = std::thread::Builder::new().name("morphkv-log".into()).spawn(move || worker.run(segment_bytes));
         let thread = thread.map_err(|error| Error::new(ErrorKind::Io, STEP, error.to_string()).because(error))?;
@@ -184,6 +190,7 @@ impl Shared {
 }
 
 struct Worker {
+    engine: Engine,
     shipper: Shipper,
     shared: Arc<Shared>,
     interval: Duration,
@@ -237,6 +244,7 @@ impl Worker {
             failures => BACKOFF.saturating_mul(1 << (failures - 1).min(16)).min(BACKOFF_MAX),
         };
         let due = Instant::now() + wait;
+        let mut looked_at = None;
         loop {
             let mut orders = self.shared.orders.lock();
             if orders.end.is_some() {
@@ -247,6 +255,11 @@ impl Worker {
             }
             self.shared.wake.wait_until(&mut orders, due.min(Instant::now() + LOOK_EVERY));
             drop(orders);
+            // Thousands of idle databases in one process must not list thousands of directories twice a second.
+            let written = self.engine.last_sequence();
+            if looked_at.replace(written) == Some(written) {
+                continue;
+            }
             let Ok((retained, lag)) = self.shipper.wal_bytes() else { continue };
             let mut status = self.shared.status.lock();
             (status.retained_wal_bytes, status.lag_bytes) = (retained, lag);

@@ -297,11 +297,12 @@ impl Shipper {
     }
 
     fn ship_to(&mut self, limit: u64, time: u64, idle: bool, pass: &mut Pass) -> Result<Option<String>> {
+        let before = pass.segments;
         loop {
             let Some(running) = &mut self.running else { return Ok(None) };
             let stale = running.stored.is_none_or(|stored| stored.elapsed() >= self.options.idle_after);
             // With a segment of this very call the time is told already.
-            let idle = stale || (idle && pass.segments == 0);
+            let idle = (stale || idle) && pass.segments == before;
             let cut = Cut { limit, time, bytes: self.options.segment_bytes, idle, successor: None };
             let loads = Loads {
                 archive: &self.archive,

@@ -3,6 +3,7 @@
 mod background;
 #[path = "../common/mod.rs"]
 mod common;
+mod delayed;
 mod faults;
 mod harness;
 mod histories;
