@@ -5,6 +5,7 @@
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log_backup::archive::Archive;
+use crate::log_backup::metrics;
 use crate::log_backup::shipper::{Pass, ShipOptions, Shipper};
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
@@ -130,12 +131,14 @@ impl LogBackup {
         let shipper = Shipper::new(engine.clone(), archive.clone(), options.ship.clone());
         let worker = Worker {
             engine: engine.clone(),
+            database: engine.path().display().to_string(),
             shipper,
             shared: Arc::clone(&shared),
             interval: options.interval,
             failures: 0,
         };
         let segment_bytes = options.ship.segment_bytes;
+        metrics::describe();
         let thread = std::thread::Builder::new().name("morphkv-log".into()).spawn(move || worker.run(segment_bytes));
         let thread = thread.map_err(|error| Error::new(ErrorKind::Io, STEP, error.to_string()).because(error))?;
         Ok(LogBackup { engine: engine.clone(), shared, thread: Some(thread) })
@@ -144,9 +147,7 @@ impl LogBackup {
     /// How far it has come.
     pub fn status(&self) -> LogBackupStatus {
         let mut status = self.shared.status.lock().clone();
-        let behind = status.shipped_sequence < self.engine.last_sequence();
-        let now = self.engine.log_time().unwrap_or(0);
-        status.lag_seconds = if behind { now.saturating_sub(status.resolved) / 1_000_000 } else { 0 };
+        status.lag_seconds = lag_seconds(&status, &self.engine);
         status
     }
 
@@ -175,6 +176,12 @@ impl LogBackup {
     }
 }
 
+fn lag_seconds(status: &LogBackupStatus, engine: &Engine) -> u64 {
+    let behind = status.shipped_sequence < engine.last_sequence();
+    let now = engine.log_time().unwrap_or(0);
+    if behind { now.saturating_sub(status.resolved) / 1_000_000 } else { 0 }
+}
+
 impl Drop for LogBackup {
     /// Ends without a last pass, after the one that is under way.
     fn drop(&mut self) {
@@ -191,6 +198,8 @@ impl Shared {
 
 struct Worker {
     engine: Engine,
+    /// Its name in metrics.
+    database: String,
     shipper: Shipper,
     shared: Arc<Shared>,
     interval: Duration,
@@ -220,8 +229,19 @@ impl Worker {
     fn pass(&mut self) -> Result<()> {
         let done = self.shipper.ship_once();
         let (retained, lag) = self.shipper.wal_bytes().unwrap_or_default();
-        let mut status = self.shared.status.lock();
+        let shared = Arc::clone(&self.shared);
+        let mut status = shared.status.lock();
+        let before = status.clone();
         (status.retained_wal_bytes, status.lag_bytes) = (retained, lag);
+        let done = self.note(&mut status, done);
+        status.lag_seconds = lag_seconds(&status, &self.engine);
+        let now = status.clone();
+        drop(status);
+        metrics::tell(&self.database, &before, &now);
+        done
+    }
+
+    fn note(&mut self, status: &mut LogBackupStatus, done: Result<Pass>) -> Result<()> {
         match done {
             Ok(pass) => {
                 self.failures = 0;

@@ -28,6 +28,7 @@ mod handover;
 pub mod head;
 mod loads;
 mod local;
+pub mod metrics;
 pub mod migration;
 #[cfg(test)]
 mod migration_tests;
@@ -49,6 +50,7 @@ pub mod snapshot_format;
 #[cfg(test)]
 mod snapshot_tests;
 pub mod snapshot_transfer;
+pub mod spans;
 mod stores;
 mod stream;
 pub mod tail;

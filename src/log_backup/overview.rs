@@ -2,18 +2,22 @@
 
 use crate::attachment::{self, Cause};
 use crate::engine::{Engine, Options};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layout::UNSHIPPED;
 use crate::log_backup::archive::{Archive, ArchiveOptions};
 use crate::log_backup::commit::load;
 use crate::log_backup::head::{CommitMark, Head, Parent};
 use crate::log_backup::migration::{Body, Key};
+use crate::log_backup::names::{LAYOUT, PINS};
+use crate::log_backup::object::Listed;
 use crate::log_backup::retention::wal_bytes;
+use crate::log_backup::spans::{Span, spans};
 use crate::log_backup::tail;
 use crate::log_backup::timelines::{floor_of, latest_base};
 use crate::rocks::wal::Position;
 use serde::Serialize;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
 /// How far a log has come in an archive.
@@ -51,6 +55,8 @@ pub struct TimelineOverview {
     pub id: Uuid,
     /// Why it began.
     pub cause: Cause,
+    /// Whether it goes on without a loss where its parent ended.
+    pub is_derivable: bool,
     /// How its keys are encoded.
     pub encoding: String,
     /// Where it goes on from.
@@ -74,6 +80,17 @@ pub struct ArchiveOverview {
     pub current: Uuid,
     /// All timelines.
     pub timelines: Vec<TimelineOverview>,
+    /// The times that can be restored to along the current timeline, the oldest first; between two, history is lost.
+    pub spans: Vec<Span>,
+    /// How long ago the last moment was that can be restored to, by the clock of this machine, in seconds; `None`: there
+    /// is none.
+    pub lag_seconds: Option<u64>,
+    /// How many objects it has.
+    pub objects: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// Pins, expired ones too.
+    pub pins: u64,
     /// Groups of loaded files.
     pub loads: u64,
     /// Lists of objects that are on their way out.
@@ -134,21 +151,37 @@ pub fn archive(archive: &Archive) -> Result<ArchiveOverview> {
     let live = head.migrations.merged()?;
     let count = |kind: fn(&Key) -> bool| live.entries.keys().filter(|key| kind(key)).count() as u64;
     let timelines = head.timelines.iter().map(|timeline| {
-        Ok(TimelineOverview {
+        Ok::<_, Error>(TimelineOverview {
             id: timeline.id,
             cause: timeline.cause,
+            is_derivable: timeline.is_derivable(),
             encoding: timeline.encoding.to_string(),
             parent: timeline.parent,
             end: end(archive, &head, timeline.id)?,
             bases: bases(&head, timeline.id)?,
         })
     });
+    let timelines = timelines.collect::<Result<Vec<_>>>()?;
+    let spans = spans(&timelines, head.current);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let lag = |span: &Span| now.saturating_sub(Duration::from_micros(span.to)).as_secs();
+    let (mut objects, mut bytes, mut pins) = (0, 0, 0);
+    for listed in archive.list(LAYOUT)? {
+        let Listed { name, stat } = listed?;
+        (objects, bytes) = (objects + 1, bytes + stat.size);
+        pins += u64::from(name.as_str().starts_with(PINS));
+    }
     Ok(ArchiveOverview {
         url: archive.url().to_owned(),
         archive: head.archive,
         generation: head.generation,
         current: head.current,
-        timelines: timelines.collect::<Result<_>>()?,
+        lag_seconds: spans.last().map(lag),
+        objects,
+        bytes,
+        pins,
+        timelines,
+        spans,
         loads: count(|key| matches!(key, Key::Ingested(_))),
         doomed_lists: count(|key| matches!(key, Key::Gc(_))),
     })

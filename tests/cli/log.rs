@@ -37,6 +37,15 @@ fn a_log_is_attached_shipped_shown_and_detached() {
     assert_eq!(status["timelines"][0]["bases"].as_array().unwrap().len(), 2, "{status}");
     let sequence = object(log(&place, "status", &["--json"]))["log"]["last_sequence"].clone();
     assert_eq!(status["timelines"][0]["end"]["sequence"], sequence);
+    let span = &status["spans"][0];
+    assert_eq!(
+        (status["spans"].as_array().unwrap().len(), span["bases"].as_array().unwrap().len()),
+        (1, 2),
+        "{status}"
+    );
+    assert!(span["from"].as_u64() < span["to"].as_u64() && status["lag_seconds"].as_u64().unwrap() < 600, "{status}");
+    assert!(status["bytes"].as_u64() > Some(1000) && status["pins"] == 0, "{status}");
+    assert!(String::from_utf8_lossy(&run(&["archive", "status", &url]).stdout).contains("restorable"));
     let history = object(run(&["archive", "history", &url, "--json"]));
     assert_eq!(history["commits"].as_array().unwrap().len(), 3, "{history}");
     assert_eq!(object(run(&["archive", "locks", &url, "--json"]))["pins"].as_array().unwrap().len(), 0);

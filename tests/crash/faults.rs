@@ -145,11 +145,11 @@ fn at_every_call() {
     for (index, prepared) in prepared.iter().enumerate() {
         println!("{}: {} calls", prepared.scenario.name, prepared.accesses.len());
         for sort in SORTS {
-            // In the small size every third call, but for the faults that happen most often, in changes that are not like
+            // In the small size every fourth call, but for the faults that happen most often, in changes that are not like
             // another one.
             let all = torture() || !(sort.sticky || sort.carried_out || prepared.scenario.in_part());
             let meets = prepared.accesses.iter().enumerate().filter(|(_, access)| sort.meets(**access));
-            let chosen = meets.enumerate().filter(|(nth, _)| all || nth % 3 == index % 3);
+            let chosen = meets.enumerate().filter(|(nth, _)| all || nth % 4 == index % 4);
             cases.extend(chosen.map(|(_, (at, _))| Case { prepared, sort, at: at as u64 }));
         }
     }

@@ -234,10 +234,16 @@ fn load_states(content: &Content) -> Vec<Content> {
     states
 }
 
-/// Changes that go the way of `convert to hierarchical`, step by step, with another database: in the small size they are
-/// done in part.
-const LIKE_ANOTHER: [&str; 4] =
-    ["convert to natural", "convert a legacy database", "convert and keep", "convert an unsynced source"];
+/// Changes most of whose steps are those of `convert to hierarchical`, with another database or with more before and after
+/// them: in the small size they are done in part.
+const LIKE_ANOTHER: [&str; 6] = [
+    "convert to natural",
+    "convert a legacy database",
+    "convert and keep",
+    "convert an unsynced source",
+    "go on with a conversion",
+    "replace the kept database",
+];
 
 impl Scenario {
     /// Whether the small size may leave out what it does as another one.

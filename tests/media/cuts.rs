@@ -50,11 +50,11 @@ fn passes(file_system: FileSystem) -> Vec<Pass> {
         return all_passes(ext4);
     }
     let mut passes = vec![pass(MAIN, if ext4 { 1 } else { 3 }, Weather::CALM)];
-    passes.extend(OTHERS.map(|scenario| pass(scenario, 5, Weather::CALM)));
-    passes.extend([BUSY, JOURNALLED].map(|weather| pass(MAIN, 7, weather)));
+    passes.extend(OTHERS.map(|scenario| pass(scenario, 8, Weather::CALM)));
+    passes.extend([BUSY, JOURNALLED].map(|weather| pass(MAIN, 11, weather)));
     passes.push(pass(MAIN, 19, SYNCED));
     if ext4 {
-        passes.push(Pass { options: EXT4_OPTIONS[0], ..pass(MAIN, 7, Weather::CALM) });
+        passes.push(Pass { options: EXT4_OPTIONS[0], ..pass(MAIN, 11, Weather::CALM) });
     }
     passes
 }

@@ -145,12 +145,12 @@ fn rooms(prepared: &Prepared, index: usize, block: u64) -> Vec<Room> {
     // The whole range when the rewrite is about to begin, after its preflight.
     let begins = prepared.operations.iter().position(|operation| *operation == Operation::Trap(Trap::RewriteBefore));
     if let Some(begins) = begins {
-        let few = some(&sizes, index, every(if main { 1 } else { 16 }));
+        let few = some(&sizes, index, every(if main { 2 } else { 24 }));
         rooms.extend(few.map(|(_, size)| Room::After(begins as u64 + 1, *size)));
     }
     // Nothing or little left after each operation.
     let leaves = [0, block, 3 * block, prepared.bytes / 8, prepared.bytes];
-    for (at, _) in some(&prepared.operations, index, every(if main { 10 } else { 32 })) {
+    for (at, _) in some(&prepared.operations, index, every(if main { 16 } else { 48 })) {
         let chosen = leaves.iter().enumerate().filter(|(which, _)| torture() || (at + index) % leaves.len() == *which);
         rooms.extend(chosen.map(|(_, leaves)| Room::After(at as u64 + 1, *leaves)));
     }

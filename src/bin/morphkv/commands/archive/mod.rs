@@ -1,6 +1,7 @@
 //! `morphkv archive ..`: looking after an archive.
 
 mod history;
+mod line;
 mod locks;
 mod status;
 mod verify;
