@@ -1,6 +1,6 @@
 //! What the log backup tells the host's metrics recorder, if it has one. Names are for ever: dashboards and alarms go by them.
 
-use crate::log_backup::background::{LogBackupState, LogBackupStatus};
+use crate::log_backup::status::{LogBackupState, LogBackupStatus};
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 
 /// All up to this sequence number is in the archive.

@@ -50,7 +50,7 @@ pub mod snapshot_format;
 #[cfg(test)]
 mod snapshot_tests;
 pub mod snapshot_transfer;
-pub mod spans;
+mod status;
 mod stores;
 mod stream;
 pub mod tail;

@@ -1,6 +1,6 @@
 //! The times that an archive can be restored to, drawn as a line.
 
-use morphkv::log_backup::spans::Span;
+use morphkv::log_backup::overview::Span;
 
 /// `├──●───●──┤┄┄├●──┤`: a span with its base snapshots, what is lost, the next span. None if nothing can be restored.
 pub fn line(spans: &[Span], width: usize) -> Option<String> {
