@@ -32,12 +32,14 @@ pub mod migration;
 #[cfg(test)]
 mod migration_tests;
 pub mod names;
+pub mod needed;
 mod object;
 pub mod overview;
 pub mod pin;
 #[cfg(test)]
 mod pin_tests;
 pub mod probe;
+mod referred;
 mod retention;
 pub mod runtime;
 pub mod segment;
@@ -54,4 +56,5 @@ mod stream;
 pub mod tail;
 mod timelines;
 pub mod transfer;
+pub mod truncate;
 pub mod verify;

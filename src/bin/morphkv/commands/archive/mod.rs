@@ -3,6 +3,7 @@
 mod history;
 mod locks;
 mod status;
+mod truncate;
 mod verify;
 
 use crate::output::{Answer, Output};
@@ -23,6 +24,7 @@ enum ArchiveCommand {
     Verify(verify::Verify),
     History(history::History),
     Locks(locks::Locks),
+    Truncate(truncate::Truncate),
 }
 
 impl ArchiveCommands {
@@ -32,6 +34,7 @@ impl ArchiveCommands {
             ArchiveCommand::Verify(command) => command.run(output),
             ArchiveCommand::History(command) => command.run(output),
             ArchiveCommand::Locks(command) => command.run(output),
+            ArchiveCommand::Truncate(command) => command.run(output),
         }
     }
 }

@@ -1,0 +1,8 @@
+//! Looking after an archive: what truncation leaves is what is needed, and all of it.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod crashes;
+mod needed;
+mod rounds;
+mod world;
