@@ -5,7 +5,7 @@
 //!
 //! | timeline | kept of it |
 //! |---|---|
-//! | the current one and its ancestors down to the base's | all, but of the base's only what comes after the base |
+//! | the current one and its ancestors down to the base's | all that can be restored; of the base's, what comes after the base |
 //! | any other whose log reaches the horizon | from its own newest base at or below the horizon on, and so what it goes on from |
 //! | every other: nothing later than the horizon can be restored from it | nothing |
 //!
@@ -206,9 +206,19 @@ impl<'a> Search<'a> {
                 self.keep_from(base);
                 return Ok(Some((id, base.clone())));
             }
-            self.keep(timeline.id, WHOLE);
+            if !self.keep_from_oldest(timeline, end(line, index)) {
+                self.keep(timeline.id, WHOLE);
+            }
         }
         Ok(None)
+    }
+
+    /// What is before the oldest base of a timeline that cannot be derived is restored from nowhere, whatever is kept.
+    fn keep_from_oldest(&mut self, timeline: &Timeline, end: Option<LogPosition>) -> bool {
+        let oldest = self.snapshots(timeline.id, end).min_by_key(|(_, body)| body.next_segment);
+        let Some((_, base)) = oldest.filter(|_| !timeline.is_derivable()) else { return false };
+        self.keep_from(base);
+        true
     }
 
     /// Keeps what a timeline that is not the current one needs for the moments from the horizon on.
@@ -219,17 +229,15 @@ impl<'a> Search<'a> {
             if let Some((_, base)) = below {
                 return self.keep_from(base);
             }
-            if !timeline.is_derivable() {
-                // What is before its oldest base cannot be restored from it, whatever is kept.
-                let oldest = self.snapshots(timeline.id, end).min_by_key(|(_, body)| body.next_segment);
-                match oldest {
-                    Some((_, base)) => self.keep_from(base),
-                    None if index == 0 => self.keep(timeline.id, WHOLE),
-                    None => {}
-                }
+            if self.keep_from_oldest(timeline, end) {
                 return;
             }
-            self.keep(timeline.id, WHOLE);
+            if timeline.is_derivable() || index == 0 {
+                self.keep(timeline.id, WHOLE);
+            }
+            if !timeline.is_derivable() {
+                return;
+            }
         }
     }
 }

@@ -32,11 +32,22 @@ pub fn history(seed: u64, steps: usize) -> (World, Random) {
     (world, random)
 }
 
+/// Some of the times when something was written, and of when there are base snapshots.
+fn times(world: &World) -> BTreeSet<u64> {
+    let live = world.head().migrations.merged().unwrap();
+    let bases = live.entries.values().filter_map(|entry| match &entry.body {
+        Body::Snapshot(body) => Some(body.time),
+        _ => None,
+    });
+    let step = world.times.len().div_ceil(40);
+    world.times.iter().copied().step_by(step).chain(bases).collect()
+}
+
 /// The plans of every time on every timeline; `None` where it cannot be reached.
-fn plans(world: &World) -> BTreeMap<Place, Option<Plan>> {
+fn plans(world: &World, times: &BTreeSet<u64>) -> BTreeMap<Place, Option<Plan>> {
     let mut plans = BTreeMap::new();
     for timeline in world.head().timelines {
-        for time in &world.times {
+        for time in times {
             let planned = world.plan(Some(timeline.id), Moment::Time(*time));
             if let Err(error) = &planned {
                 assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
@@ -158,7 +169,8 @@ fn resume(world: &World, timeline: Uuid, head: &Head) -> u64 {
 
 /// One truncation, and all that must hold after it.
 fn truncated(world: &mut World, random: &mut Random, until: u64, what: &str, tally: &mut Tally) {
-    let (before, standing) = (plans(world), world.objects());
+    let times = times(world);
+    let (before, standing) = (plans(world, &times), world.objects());
     let dry = TruncateOptions { grace: Duration::ZERO, dry_run: true };
     let told = truncate(&world.archive, Until::Time(until), dry).unwrap();
     assert_eq!(world.objects(), standing, "{what}: a dry run has changed something");
@@ -188,7 +200,7 @@ fn truncated(world: &mut World, random: &mut Random, until: u64, what: &str, tal
     assert_eq!((told.doomed_bytes, done.doomed_bytes), (bytes, bytes), "{what}");
     tally.deleted += done.deleted_objects;
 
-    let after = plans(world);
+    let after = plans(world, &times);
     for (place, plan) in &before {
         let (timeline, time) = place;
         let now = &after[place];

@@ -63,6 +63,7 @@ pub struct World {
     clock: Arc<Clock>,
     engine: Option<Engine>,
     path: PathBuf,
+    /// A copy of the database aside, as long as it may go on: not of an earlier timeline.
     copy: Option<PathBuf>,
     written: usize,
 }
@@ -140,6 +141,9 @@ impl World {
             shipper.want_snapshot();
         }
         let pass = shipper.ship_once().unwrap();
+        if !pass.begun.is_empty() {
+            self.copy = None;
+        }
         self.times.push(self.now());
         self.pass();
         pass
@@ -163,6 +167,7 @@ impl World {
 
     pub fn convert(&mut self) {
         let natural = self.engine().encoding().name == "natural";
+        self.copy = None;
         self.close();
         let options = self.options();
         self.open(if natural { options.encoding(Hierarchical) } else { options.encoding(Natural) });
@@ -191,6 +196,7 @@ impl World {
     /// Part of the log is lost before it is shipped.
     pub fn lose(&mut self) {
         self.ship();
+        self.copy = None;
         self.put(2);
         self.engine().flush().unwrap();
         self.close();
