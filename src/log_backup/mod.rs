@@ -23,6 +23,7 @@ pub mod doom;
 #[cfg(any(test, feature = "traps"))]
 pub mod fault_store;
 pub mod frames;
+pub mod fsck;
 pub mod group;
 mod handover;
 pub mod head;

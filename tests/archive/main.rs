@@ -1,5 +1,6 @@
 //! Looking after an archive: what truncation leaves is what is needed, and all of it.
 
+mod checked;
 mod command;
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,5 +1,6 @@
 //! `morphkv archive ..`: looking after an archive.
 
+mod fsck;
 mod history;
 mod locks;
 mod status;
@@ -22,6 +23,7 @@ pub struct ArchiveCommands {
 enum ArchiveCommand {
     Status(status::Status),
     Verify(verify::Verify),
+    Fsck(fsck::Fsck),
     History(history::History),
     Locks(locks::Locks),
     Truncate(truncate::Truncate),
@@ -32,6 +34,7 @@ impl ArchiveCommands {
         match self.command {
             ArchiveCommand::Status(command) => command.run(output),
             ArchiveCommand::Verify(command) => command.run(output),
+            ArchiveCommand::Fsck(command) => command.run(output),
             ArchiveCommand::History(command) => command.run(output),
             ArchiveCommand::Locks(command) => command.run(output),
             ArchiveCommand::Truncate(command) => command.run(output),
