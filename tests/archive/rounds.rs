@@ -355,6 +355,33 @@ fn a_store_that_fails_at_any_call_loses_nothing_and_the_next_truncation_ends() {
     assert!(failed > 0 && pending > 0);
 }
 
+/// What the store would not delete stays on its list in HEAD until it does.
+#[test]
+fn what_cannot_be_deleted_is_pending_and_goes_later() {
+    let mut world = ready();
+    let standing = world.objects();
+    world.store.plan_for(Call::Delete, When::From(0), Effect::Fail);
+    let done = world.truncate(Until::Latest).unwrap();
+    let [Reason::Failed { message }] = reasons(&done)[..] else { panic!("{done:?}") };
+    assert!(message.contains("it fails") && done.deleted_objects == 0, "{done:?}");
+    // It is done, and the answer is lost: not known is not gone.
+    world.store.plan_for(Call::Delete, When::From(0), Effect::LoseAnswer);
+    let left = |world: &World| standing.keys().filter(|name| world.objects().contains_key(*name)).count();
+    assert_eq!(left(&world), standing.len());
+    for pin in pin::list(&world.archive).unwrap() {
+        drop(pin::break_pin(&world.archive, pin.id));
+    }
+    let done = world.truncate(Until::Latest).unwrap();
+    assert!(matches!(reasons(&done)[..], [Reason::Failed { .. }]) && left(&world) < standing.len(), "{done:?}");
+    world.store.plan(&[]);
+    assert_eq!(overview::archive(&world.archive).unwrap().doomed_lists, 1);
+    let done = world.truncate(Until::Latest).unwrap();
+    assert_eq!((done.pending.as_slice(), done.doomed_objects), (&[][..], 0));
+    assert_eq!(overview::archive(&world.archive).unwrap().doomed_lists, 0);
+    assert_eq!(verify(&world.archive).unwrap().faults, []);
+    world.assert_goes_on();
+}
+
 #[test]
 fn two_truncations_at_once_do_no_harm() {
     let place = crate::common::scratch();

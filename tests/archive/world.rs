@@ -14,7 +14,7 @@ use morphkv::log_backup::truncate::{TruncateOptions, Truncated, truncate};
 use morphkv::restore::moment::Moment;
 use morphkv::restore::plan::Plan;
 use morphkv::restore::{self, Request};
-use morphkv::{Engine, Hooks, Options, Result};
+use morphkv::{Engine, Hooks, Keep, Options, Result, manage};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -210,6 +210,24 @@ impl World {
         self.ship();
     }
 
+    /// A conversion that is rolled back: what was written after it is on a branch that nobody goes on from.
+    pub fn roll_back(&mut self, snapshot: bool) {
+        let natural = self.engine().encoding().name == "natural";
+        self.copy = None;
+        self.close();
+        let options = self.options().keep_backup(Keep::Yes);
+        self.open(if natural { options.encoding(Hierarchical) } else { options.encoding(Natural) });
+        self.put(4);
+        self.ship_with(snapshot);
+        self.put(3);
+        self.ship();
+        self.close();
+        manage::rollback(&self.path, &self.options()).unwrap();
+        self.open(self.options());
+        self.put(2);
+        assert_eq!(self.ship().begun.len(), 1);
+    }
+
     /// Another database takes the archive over.
     pub fn take_over(&mut self) {
         self.close();
@@ -231,7 +249,7 @@ impl World {
             9..=11 => drop(self.ship()),
             12..=14 => self.snapshot(),
             15 | 16 => self.convert(),
-            17 => self.put_back(),
+            17 => self.roll_back(random.below(2) == 0),
             18 => self.lose(),
             _ if random.below(4) == 0 => self.take_over(),
             _ => self.put_back(),
