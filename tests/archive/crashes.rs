@@ -4,9 +4,14 @@ use crate::common::figures::Figures;
 use crate::common::{Content, copy_tree, scratch};
 use crate::world::{World, archive_options, at_once, objects, restored};
 use morphkv::log_backup::archive::Archive;
+use morphkv::log_backup::commit::commit;
 use morphkv::log_backup::fault_store::FaultStore;
+use morphkv::log_backup::migration::{Body, Key, SnapshotBody};
+use morphkv::log_backup::names::{self, ContentHash, ObjectReference};
 use morphkv::log_backup::needed::Until;
 use morphkv::log_backup::pin;
+use morphkv::log_backup::snapshot_format::{Manifest, SnapshotPlace};
+use morphkv::log_backup::snapshot_transfer::read_manifest;
 use morphkv::log_backup::truncate::{Reason, truncate};
 use morphkv::log_backup::verify::verify;
 use morphkv::restore::moment::Moment;
@@ -14,6 +19,7 @@ use morphkv::testing::Trap;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
+use uuid::Uuid;
 
 const ORDERS: &str = "MORPHKV_TEST_TRUNCATE";
 /// How many hits of each trap die.
@@ -138,4 +144,44 @@ fn a_truncation_that_dies_or_fails_at_any_trap_is_ended_by_the_next() {
         .print();
     assert!(missed.is_empty(), "traps that nothing meets: {missed:?}");
     assert!(waited > 0);
+}
+
+/// Between planning and the commit a snapshot comes that shares files with one that is to be doomed: it is planned anew.
+#[test]
+fn what_is_committed_while_a_truncation_is_under_way_stays_whole() {
+    let place = scratch();
+    let directory = place.path().join("archive");
+    let (world, until) = sample(open(&directory));
+    let oldest = world.plan(None, Moment::Time(world.times[3])).unwrap().snapshot;
+    let newest = world.plan(None, Moment::Latest).unwrap().snapshot;
+    let manifest = read_manifest(&world.archive, &oldest.manifest).unwrap();
+
+    let pause = place.path().join("paused");
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "crashes::child", "--nocapture"]).env(ORDERS, format!("{until} {}", directory.display()));
+    child.env("MORPHKV_TRAP", format!("truncate-list-written=pause:{}", pause.display()));
+    let mut child = child.spawn().unwrap();
+    while !pause.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it did not pause");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let id = Uuid::new_v4();
+    let place_of = SnapshotPlace { id, ..manifest.place.clone() };
+    let bytes = Manifest { place: place_of, ..manifest.clone() }.to_bytes().unwrap();
+    let (name, size, hash) = (names::snapshot(id, id), bytes.len() as u64, ContentHash::of(&bytes));
+    world.archive.put_create(&name, bytes).unwrap();
+    let body = SnapshotBody { manifest: ObjectReference { name, size, hash }, ..newest };
+    commit(&world.archive, |head| {
+        let mut head = head.clone();
+        head.migrations.append([(Key::Snapshot(id), Body::Snapshot(body.clone()))])?;
+        Ok(head)
+    })
+    .unwrap();
+    std::fs::remove_file(&pause).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(verify(&world.archive).unwrap().faults, []);
+    let live = world.head().migrations.merged().unwrap();
+    let gone = live.entries.values().all(|entry| !matches!(&entry.body, Body::Snapshot(body) if *body == oldest));
+    assert!(gone, "nothing was truncated");
+    assert!(world.objects().keys().all(|name| !name.as_str().starts_with(names::GC)), "a list is left over");
 }

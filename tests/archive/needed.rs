@@ -4,12 +4,13 @@
 use crate::common::figures::{Figures, scale};
 use crate::world::{Random, World};
 use morphkv::ErrorKind;
+use morphkv::encoding::{EncodingId, Natural};
 use morphkv::log_backup::commit::commit;
 use morphkv::log_backup::group::{GROUP_BYTES_MAX, GroupReference};
-use morphkv::log_backup::head::Head;
-use morphkv::log_backup::migration::{Body, CompactionBody, Key};
-use morphkv::log_backup::names::{ContentHash, ObjectReference};
-use morphkv::log_backup::needed::Until;
+use morphkv::log_backup::head::{Cause, Head, LogPosition, Parent, Timeline};
+use morphkv::log_backup::migration::{Body, CompactionBody, Key, SnapshotBody};
+use morphkv::log_backup::names::{self, ContentHash, ObjectReference};
+use morphkv::log_backup::needed::{Extent, Until, doomed, needed};
 use morphkv::log_backup::overview;
 use morphkv::log_backup::snapshot_transfer::read_manifest;
 use morphkv::log_backup::tail;
@@ -41,7 +42,7 @@ fn times(world: &World) -> BTreeSet<u64> {
         Body::Snapshot(body) => Some(body.time),
         _ => None,
     });
-    let step = world.times.len().div_ceil(40);
+    let step = world.times.len().div_ceil(30);
     world.times.iter().copied().step_by(step).chain(bases).collect()
 }
 
@@ -233,7 +234,7 @@ fn truncated(world: &mut World, random: &mut Random, until: u64, what: &str, tal
 #[test]
 fn what_a_truncation_leaves_is_what_every_later_moment_needs() {
     let figures = Figures::new("truncations");
-    let histories = scale(24, 400);
+    let histories = scale(16, 400);
     let half = |parity: u64| {
         let mut tally = Tally { kept: 0, on_branches: 0, refused: 0, restored: 0, deleted: 0 };
         for seed in (0..histories).filter(|seed| seed % 2 == parity) {
@@ -274,7 +275,7 @@ fn a_compaction_is_needed_as_long_as_it_ends_after_the_base() {
     world.ship();
     let newest = world.plan(None, Moment::Latest).unwrap();
     let (timeline, next) = (newest.timeline, newest.snapshot.next_segment);
-    let name = |number: u128| morphkv::log_backup::names::data(ContentHash(number), Uuid::from_u128(number));
+    let name = |number: u128| names::data(ContentHash(number), Uuid::from_u128(number));
     let compaction = |number: u128, first_segment: u64, end_segment: u64| {
         world.archive.put_create(&name(number), number.to_string()).unwrap();
         let result =
@@ -297,4 +298,58 @@ fn a_compaction_is_needed_as_long_as_it_ends_after_the_base() {
     assert_eq!(left, [false, false, true, true]);
     let stands: Vec<_> = (1..=4).map(|number| world.objects().contains_key(&name(number))).collect();
     assert_eq!(stands, left);
+}
+
+/// Timeline 1 with bases before segments 1 and 5; timeline 2 was restored from the middle of segment 3 of it.
+fn restored_from_the_middle(bases_of_the_second: &[(u64, u64)]) -> (Head, BTreeMap<Uuid, Extent>) {
+    let id = Uuid::from_u128;
+    let encoding = EncodingId::of(&Natural);
+    let first = Timeline { id: id(1), parent: None, encoding: encoding.clone(), cause: Cause::Init };
+    let end = LogPosition { segment: 3, sequence: 35, time: 35 };
+    let parent = Some(Parent { timeline: id(1), end });
+    let mut head = Head::new(id(99), first, id(98));
+    head.begin_timeline(Timeline { id: id(2), parent, encoding, cause: Cause::Restore }).unwrap();
+    let mut snapshot = |number: u128, timeline: u128, next_segment: u64, time: u64| {
+        let manifest = ObjectReference { name: names::snapshot(id(number), id(1)), size: 1, hash: ContentHash(number) };
+        let (timeline, sequence) = (id(timeline), next_segment * 10);
+        let body = SnapshotBody { manifest, timeline, sequence, time, next_segment };
+        head.migrations.append([(Key::Snapshot(id(number)), Body::Snapshot(body))]).unwrap();
+    };
+    snapshot(11, 1, 1, 10);
+    snapshot(15, 1, 5, 50);
+    for (next_segment, time) in bases_of_the_second {
+        snapshot(20 + u128::from(*next_segment), 2, *next_segment, *time);
+    }
+    let extent = |end, resolved| Extent { first: 0, end, resume: end - 1, resolved };
+    (head, BTreeMap::from([(id(1), extent(9, 90)), (id(2), extent(7, 170))]))
+}
+
+#[test]
+fn a_base_after_the_place_that_a_timeline_goes_on_from_is_none_of_its_bases() {
+    let id = Uuid::from_u128;
+    let kept = |bases: &[(u64, u64)], until| {
+        let (head, extents) = restored_from_the_middle(bases);
+        let live = head.migrations.merged().unwrap();
+        let needed = needed(&head, &live, &extents, until).unwrap().unwrap();
+        let gone = doomed(&head, &live, &extents, &needed);
+        (needed.id, needed.timelines.iter().map(|(id, kept)| (id.as_u128(), kept.segment)).collect::<Vec<_>>(), gone)
+    };
+    // Its own base is the one before segment 1; the other timeline's later moments need nothing else.
+    for until in [Until::Latest, Until::Time(1000), Until::Time(60), Until::Sequence { timeline: id(1), sequence: 34 }]
+    {
+        let (base, timelines, gone) = kept(&[], until);
+        assert_eq!((base, timelines.as_slice()), (id(11), &[(1, 1), (2, 0)][..]), "{until:?}");
+        assert_eq!((gone.keys.len(), gone.segments.len(), gone.floors), (0, 1, BTreeMap::from([(id(1), 1)])));
+    }
+    // The horizon is on the second one, at 80: of the first, which reaches it, the base at 50 serves.
+    let (base, timelines, gone) = kept(&[(2, 80)], Until::Latest);
+    assert_eq!((base, timelines.as_slice()), (id(22), &[(1, 5), (2, 2)][..]));
+    assert_eq!(gone.keys, BTreeSet::from([Key::Snapshot(id(11))]));
+    // At 95 it has passed the end of the first one.
+    let (base, timelines, gone) = kept(&[(2, 80), (3, 95)], Until::Latest);
+    assert_eq!((base, timelines.as_slice()), (id(23), &[(2, 3)][..]));
+    assert_eq!(gone.floors, BTreeMap::from([(id(1), 9), (id(2), 3)]));
+    let (head, extents) = restored_from_the_middle(&[]);
+    let live = head.migrations.merged().unwrap();
+    assert_eq!(needed(&head, &live, &extents, Until::Time(9)).unwrap(), None);
 }
