@@ -86,6 +86,9 @@ fn ten_rounds_of_append_and_truncate_stay_bounded() {
         // But for the files of the one snapshot, whose number is RocksDB's affair.
         let live = world.head().migrations.merged().unwrap();
         assert_eq!((live.entries.len(), live.floors.len()), (2, 1), "round {round}: {live:?}");
+        let told = overview::archive(&world.archive).unwrap();
+        let (end, bases) = (told.timelines[0].end.clone().unwrap(), told.timelines[0].bases.len());
+        assert_eq!((Some(&end.first_segment), bases), (live.floors.values().next(), 1), "round {round}");
         let snapshot = world.plan(None, Moment::Latest).unwrap().snapshot;
         let files = read_manifest(&world.archive, &snapshot.manifest).unwrap().files;
         let files: BTreeSet<_> = files.into_iter().map(|file| file.object.name).collect();
