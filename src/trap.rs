@@ -270,6 +270,24 @@ mod armed {
         RestoreCleared = "morphkv-trap-restore-cleared",
         /// restore: it is being aborted, and the database that it made is gone.
         RestoreDatabaseDropped = "morphkv-trap-restore-database-dropped",
+        /// truncate: the archive is pinned, nothing was looked at.
+        TruncatePinned = "morphkv-trap-truncate-pinned",
+        /// truncate: the list of what is doomed is about to be written.
+        TruncateListBefore = "morphkv-trap-truncate-list-before",
+        /// truncate: the list of what is doomed stands, HEAD does not know it.
+        TruncateListWritten = "morphkv-trap-truncate-list-written",
+        /// truncate: HEAD knows the list, and has no use for what is on it.
+        TruncateCommitted = "morphkv-trap-truncate-committed",
+        /// truncate: a doomed object is about to be deleted.
+        TruncateDeleteBefore = "morphkv-trap-truncate-delete-before",
+        /// truncate: a doomed object is deleted.
+        TruncateDeleted = "morphkv-trap-truncate-deleted",
+        /// truncate: all of a list is deleted, and HEAD still knows the list.
+        TruncateAllDeleted = "morphkv-trap-truncate-all-deleted",
+        /// truncate: HEAD knows a list no more, and the list stands.
+        TruncateListForgotten = "morphkv-trap-truncate-list-forgotten",
+        /// truncate: a list is gone.
+        TruncateListRemoved = "morphkv-trap-truncate-list-removed",
     }
 
     impl Trap {

@@ -23,6 +23,7 @@ pub mod doom;
 #[cfg(any(test, feature = "traps"))]
 pub mod fault_store;
 pub mod frames;
+pub mod fsck;
 pub mod group;
 mod handover;
 pub mod head;
@@ -33,12 +34,14 @@ pub mod migration;
 #[cfg(test)]
 mod migration_tests;
 pub mod names;
+pub mod needed;
 mod object;
 pub mod overview;
 pub mod pin;
 #[cfg(test)]
 mod pin_tests;
 pub mod probe;
+mod referred;
 mod retention;
 pub mod runtime;
 pub mod segment;
@@ -56,4 +59,5 @@ mod stream;
 pub mod tail;
 mod timelines;
 pub mod transfer;
+pub mod truncate;
 pub mod verify;

@@ -154,6 +154,66 @@ pub fn probe(nonce: Uuid, what: &str) -> ObjectName {
     ObjectName::made(format!("{PROBE}/{nonce}-{what}"))
 }
 
+/// What an object is, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The archive's HEAD.
+    Head,
+    /// A segment of the log.
+    Segment {
+        /// Its timeline.
+        timeline: Uuid,
+        /// Its number.
+        number: u64,
+    },
+    /// A file of a base snapshot or of an ingested group, or the list of such a group.
+    Data,
+    /// A manifest of a base snapshot.
+    Snapshot,
+    /// A list of doomed objects.
+    Gc,
+    /// A pin.
+    Pin(Uuid),
+    /// What a judge of pins, or the probe, lets stand for an instant.
+    Instant,
+    /// None that this version makes.
+    Unknown,
+}
+
+/// What an object is: names that differ in the least from those above are unknown.
+pub fn kind(name: &ObjectName) -> Kind {
+    let folder = name.as_str().rsplit_once('/').map_or("", |(folder, _)| folder);
+    let (last, id) = (name.last_part(), Uuid::try_parse(name.last_part()).ok());
+    let with_nonce = || {
+        let (front, nonce) = last.rsplit_once('-')?;
+        Some((front.to_owned(), Uuid::try_parse(nonce).ok()?))
+    };
+    let known = match folder {
+        LAYOUT => Some((Kind::Head, head())),
+        SNAPSHOTS => with_nonce()
+            .and_then(|(front, nonce)| Some((Kind::Snapshot, snapshot(Uuid::try_parse(&front).ok()?, nonce)))),
+        GC => id.map(|id| (Kind::Gc, gc(id))),
+        PINS => id.map(|id| (Kind::Pin(id), pin(id))),
+        CLOCK => id.map(|id| (Kind::Instant, clock(id))),
+        PROBE => with_nonce_first(last).map(|(nonce, what)| (Kind::Instant, probe(nonce, what))),
+        _ if folder.starts_with(DATA) => {
+            with_nonce().and_then(|(front, nonce)| Some((Kind::Data, data(ContentHash::try_from(front).ok()?, nonce))))
+        }
+        _ => folder.strip_prefix(LOG).and_then(|rest| {
+            let timeline = Uuid::try_parse(rest.split('/').nth(1)?).ok()?;
+            let number = last.parse().ok()?;
+            Some((Kind::Segment { timeline, number }, segment(timeline, number).ok()?))
+        }),
+    };
+    known.filter(|(_, made)| made == name).map_or(Kind::Unknown, |(kind, _)| kind)
+}
+
+/// An id and what follows it.
+fn with_nonce_first(last: &str) -> Option<(Uuid, &str)> {
+    let (nonce, what) = last.split_at_checked(36)?;
+    Some((Uuid::try_parse(nonce).ok()?, what.strip_prefix('-')?))
+}
+
 /// xxh3-128 of some bytes: sound against accidents, not against forgers. Written as 32 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -234,6 +294,33 @@ mod tests {
         assert_eq!(segment(id, SEGMENT_NUMBERS).unwrap_err().kind(), ErrorKind::InvalidArgument);
         assert!(segment(id, 4095).unwrap() < segment(id, 4096).unwrap());
         assert!(segment(id, 9_999).unwrap() < segment(id, 10_000).unwrap());
+    }
+
+    #[test]
+    fn every_name_that_is_made_is_known_and_no_other() {
+        let (id, nonce) = (Uuid::from_u128(7), Uuid::from_u128(8));
+        let (timeline, number) = (id, 9_999);
+        for (name, expected) in [
+            (head(), Kind::Head),
+            (segment(id, number).unwrap(), Kind::Segment { timeline, number }),
+            (data(ContentHash(5), nonce), Kind::Data),
+            (snapshot(id, nonce), Kind::Snapshot),
+            (gc(id), Kind::Gc),
+            (pin(id), Kind::Pin(id)),
+            (clock(id), Kind::Instant),
+            (probe(id, "race"), Kind::Instant),
+        ] {
+            assert_eq!(kind(&name), expected, "{name}");
+            for other in [format!("{name}x"), format!("{name}/x"), format!("v1/x{}", &name.as_str()[2..])] {
+                let other = ObjectName::new(other).unwrap();
+                let still = name.as_str().contains("probe") && !other.as_str().starts_with("v1/x");
+                assert!(kind(&other) == Kind::Unknown || still && !other.as_str().ends_with("/x"), "{other}");
+            }
+        }
+        let upper = data(ContentHash(0xab), nonce).to_string().replace("ab-", "AB-");
+        for name in ["v1/HEAd", "v1/data/00", "v1/log/x/000000000/000000000001", &upper] {
+            assert_eq!(kind(&ObjectName::new(name).unwrap()), Kind::Unknown, "{name}");
+        }
     }
 
     #[test]

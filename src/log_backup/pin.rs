@@ -312,17 +312,25 @@ impl Shared {
     }
 }
 
-/// All pins, each judged in the store's time. Lets an object of its own stand for an instant.
+/// The store's clock, in microseconds of the Unix epoch. Lets an object of its own stand for an instant.
 ///
 /// # Errors
-/// `Io`. What it returns is complete, or it is an error: who would delete by it must not miss one.
-pub fn list(archive: &Archive) -> Result<Vec<PinState>> {
+/// `Io`.
+pub(super) fn store_time(archive: &Archive) -> Result<i64> {
     let clock = names::clock(Uuid::new_v4());
     archive.put_create(&clock, Vec::new())?;
     let now = archive.head(&clock);
     // Garbage under a name of its own; it must not hide the answer.
     let _ = archive.delete(&clock);
-    let now = now?.modified;
+    Ok(now?.modified)
+}
+
+/// All pins, each judged in the store's time. Lets an object of its own stand for an instant.
+///
+/// # Errors
+/// `Io`. What it returns is complete, or it is an error: who would delete by it must not miss one.
+pub fn list(archive: &Archive) -> Result<Vec<PinState>> {
+    let now = store_time(archive)?;
     let mut pins = Vec::new();
     for listed in archive.list(PINS)? {
         let name = listed?.name;

@@ -307,8 +307,10 @@ impl<'a> Planner<'a> {
                 return Ok((index, id, body));
             }
             if !timeline.is_derivable() {
-                let first = self.snapshots(timeline.id).map(|(_, body)| body.time).min();
-                let truncated = self.live.floors.contains_key(&timeline.id);
+                // Where all of this one was truncated, the next one's.
+                let first = |timeline: &&Timeline| self.snapshots(timeline.id).map(|(_, body)| body.time).min();
+                let first = self.line[..=index].iter().rev().find_map(first);
+                let truncated = self.line[..=index].iter().any(|timeline| self.live.floors.contains_key(&timeline.id));
                 return Err(unreachable(&self.moment, Unreachable::Before { first, truncated }));
             }
         }

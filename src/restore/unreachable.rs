@@ -45,6 +45,7 @@ impl fmt::Display for Unreachable {
                 let why = if *truncated { "what was before it was truncated" } else { "the log begins there" };
                 match first {
                     Some(first) => write!(f, "the first moment that can be reached is {}: {why}", show_time(*first)),
+                    None if *truncated => write!(f, "all that the timeline had was truncated"),
                     None => write!(f, "the timeline has no base snapshot to begin from: take one first"),
                 }
             }

@@ -1,9 +1,11 @@
 //! `morphkv archive ..`: looking after an archive.
 
+mod fsck;
 mod history;
 mod line;
 mod locks;
 mod status;
+mod truncate;
 mod verify;
 
 use crate::output::{Answer, Output};
@@ -22,8 +24,10 @@ pub struct ArchiveCommands {
 enum ArchiveCommand {
     Status(status::Status),
     Verify(verify::Verify),
+    Fsck(fsck::Fsck),
     History(history::History),
     Locks(locks::Locks),
+    Truncate(truncate::Truncate),
 }
 
 impl ArchiveCommands {
@@ -31,8 +35,10 @@ impl ArchiveCommands {
         match self.command {
             ArchiveCommand::Status(command) => command.run(output),
             ArchiveCommand::Verify(command) => command.run(output),
+            ArchiveCommand::Fsck(command) => command.run(output),
             ArchiveCommand::History(command) => command.run(output),
             ArchiveCommand::Locks(command) => command.run(output),
+            ArchiveCommand::Truncate(command) => command.run(output),
         }
     }
 }
