@@ -15,6 +15,7 @@ mod archive_tests;
 pub mod attach;
 pub mod background;
 mod base_snapshot;
+pub mod changes;
 pub mod commit;
 #[cfg(test)]
 mod commit_tests;

@@ -1,5 +1,6 @@
 //! `morphkv archive ..`: looking after an archive.
 
+mod changes;
 mod history;
 mod locks;
 mod status;
@@ -22,6 +23,7 @@ enum ArchiveCommand {
     Status(status::Status),
     Verify(verify::Verify),
     History(history::History),
+    Changes(changes::Changes),
     Locks(locks::Locks),
 }
 
@@ -31,6 +33,7 @@ impl ArchiveCommands {
             ArchiveCommand::Status(command) => command.run(output),
             ArchiveCommand::Verify(command) => command.run(output),
             ArchiveCommand::History(command) => command.run(output),
+            ArchiveCommand::Changes(command) => command.run(output),
             ArchiveCommand::Locks(command) => command.run(output),
         }
     }
