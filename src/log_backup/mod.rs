@@ -33,6 +33,7 @@ pub mod migration;
 #[cfg(test)]
 mod migration_tests;
 pub mod names;
+pub mod net_effect;
 mod object;
 pub mod overview;
 pub mod pin;
