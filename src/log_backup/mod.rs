@@ -19,6 +19,8 @@ pub mod changes;
 pub mod commit;
 #[cfg(test)]
 mod commit_tests;
+pub mod compact;
+pub mod compaction;
 mod continuity;
 pub mod doom;
 #[cfg(any(test, feature = "traps"))]

@@ -1,4 +1,4 @@
-//! The archive over years: who changed a key, and when.
+//! The archive over years: who changed a key, and when; compactions of the log, and the restores that use them.
 #![allow(dead_code)] // The sources of histories are shared with the tests of restores.
 
 mod changes;
@@ -6,5 +6,6 @@ mod changes;
 mod common;
 #[path = "../restore/history.rs"]
 mod history;
+mod runs;
 #[path = "../restore/source.rs"]
 mod source;

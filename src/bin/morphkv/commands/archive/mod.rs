@@ -1,6 +1,7 @@
 //! `morphkv archive ..`: looking after an archive.
 
 mod changes;
+mod compact;
 mod history;
 mod locks;
 mod status;
@@ -24,6 +25,7 @@ enum ArchiveCommand {
     Verify(verify::Verify),
     History(history::History),
     Changes(changes::Changes),
+    Compact(compact::Compact),
     Locks(locks::Locks),
 }
 
@@ -34,6 +36,7 @@ impl ArchiveCommands {
             ArchiveCommand::Verify(command) => command.run(output),
             ArchiveCommand::History(command) => command.run(output),
             ArchiveCommand::Changes(command) => command.run(output),
+            ArchiveCommand::Compact(command) => command.run(output),
             ArchiveCommand::Locks(command) => command.run(output),
         }
     }
