@@ -16,27 +16,22 @@ use crate::engine::Options;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::Vfs;
 use crate::log_backup::archive::Archive;
-use crate::log_backup::commit::commit;
+use crate::log_backup::commit::{commit, load};
 use crate::log_backup::compaction::{
-    Between, COMPACTION_FORMAT, END_BYTES_MAX, End, File, Outcome, Part, RESULT_BYTES_MAX, Run, SHARDS_MAX,
-    SPEC_BYTES_MAX, ShardResult, Spec, find, find_spec, to_bytes,
+    COMPACTION_FORMAT, END_BYTES_MAX, End, Outcome, RESULT_BYTES_MAX, SHARDS_MAX, SPEC_BYTES_MAX, ShardResult, Spec,
+    find, find_spec, to_bytes,
 };
-use crate::log_backup::group::GroupReference;
 use crate::log_backup::head::{Head, Timeline};
 use crate::log_backup::migration::{Body, COMPACTION_NAME_BYTES_MAX, Key};
-use crate::log_backup::names::{self, ContentHash, ObjectReference};
-use crate::log_backup::net_effect::{FamilyEffect, NetEffect, operations_to_bytes};
+use crate::log_backup::names::{self, ObjectReference};
 use crate::log_backup::pin::{Pin, PinRequest, TTL};
-use crate::log_backup::segment::{Payload, SegmentStart};
-use crate::log_backup::segment_reader::SegmentReader;
+use crate::log_backup::shard::{Shard, Stop, Storing};
 use crate::log_backup::tail::{self, Ends};
 use crate::log_backup::timelines::floor_of;
-use crate::log_backup::transfer::{hash_file, put_file};
-use crate::rocks::batch_decoder::{Batch, DEFAULT_FAMILY};
-use crate::rocks::{SstOptions, SstWriter};
+use crate::rocks::SstOptions;
 use crate::trap::trap;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -297,28 +292,6 @@ fn last_before(archive: &Archive, timeline: Uuid, first: u64, last: u64, until: 
     Ok(found)
 }
 
-/// Why a shard stops.
-enum Stop {
-    /// Its segments are not what they should be: so for ever.
-    Log(Error),
-    /// This attempt cannot go on.
-    Attempt(Error),
-}
-
-impl From<Error> for Stop {
-    fn from(error: Error) -> Self {
-        Stop::Attempt(error)
-    }
-}
-
-/// An error of reading the log is one for ever if the segment is not what it should be.
-fn of_log(error: Error) -> Stop {
-    match error.kind() {
-        ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Unsupported => Stop::Log(error),
-        _ => Stop::Attempt(error),
-    }
-}
-
 struct Work<'a> {
     archive: &'a Archive,
     vfs: Arc<dyn Vfs>,
@@ -334,11 +307,29 @@ impl Work<'_> {
         if let Some((_, found)) = self.result(self.request.shard)? {
             return Ok((found, true));
         }
-        let mut storing = Storing { work: self, run: Run { bounds: None, last: None, parts: Vec::new() }, files: 0 };
-        let outcome = match storing.segments() {
+        let work = Shard {
+            archive: self.archive,
+            vfs: &*self.vfs,
+            pin: self.pin,
+            spec: self.spec,
+            scratch: &self.request.scratch,
+            part_bytes: self.request.part_bytes,
+            options: &self.settings,
+        };
+        let mut storing = Storing::new(&work);
+        let mut read = storing.segments(self.spec.segments(self.request.shard));
+        if let Err(Stop::Log(error)) = read {
+            // What the store gave is not what it has, maybe; a second look decides, since it is for ever.
+            tracing::warn!(%error, "a shard of a compaction is read again");
+            storing.throw_away();
+            storing = Storing::new(&work);
+            read = storing.segments(self.spec.segments(self.request.shard));
+        }
+        let outcome = match read {
             Ok(()) => Outcome::Ok(storing.run.clone()),
             Err(Stop::Log(error)) => {
                 storing.throw_away();
+                self.require_for_ever(&error)?;
                 Outcome::Failed { kind: error.kind().name().into(), message: error.to_string() }
             }
             Err(Stop::Attempt(error)) => return Err(error),
@@ -362,6 +353,16 @@ impl Work<'_> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A segment that is not there may come yet, where objects are copied from another place; one that was truncated never.
+    fn require_for_ever(&self, error: &Error) -> Result<()> {
+        let truncated = floor_of(&load(self.archive)?.head, self.spec.timeline)? > self.spec.first_segment;
+        if error.kind() != ErrorKind::NotFound || truncated {
+            return Ok(());
+        }
+        let message = format!("a segment of the log is not there; repeat once it is ({error})");
+        Err(Error::new(ErrorKind::NotFound, STEP, message).at(self.archive.url()))
     }
 
     fn result(&self, shard: u32) -> Result<Option<(ObjectReference, ShardResult)>> {
@@ -407,136 +408,4 @@ impl Work<'_> {
         trap!(self.vfs, CompactCommitted);
         Ok((if known { State::Complete } else { State::Outdated }, None))
     }
-}
-
-/// A shard that is being read and stored.
-struct Storing<'a> {
-    work: &'a Work<'a>,
-    run: Run,
-    files: u64,
-}
-
-impl Storing<'_> {
-    fn segments(&mut self) -> Result<(), Stop> {
-        let mut effect = NetEffect::default();
-        let mut expected = None;
-        for number in self.work.spec.segments(self.work.request.shard) {
-            self.work.pin.check()?;
-            self.segment(number, &mut expected, &mut effect)?;
-        }
-        self.store(&mut effect)?;
-        Ok(())
-    }
-
-    fn segment(
-        &mut self,
-        number: u64,
-        expected: &mut Option<SegmentStart>,
-        effect: &mut NetEffect,
-    ) -> Result<(), Stop> {
-        let (archive, spec) = (self.work.archive, self.work.spec);
-        let name = names::segment(spec.timeline, number)?;
-        let place = |error: Error| if error.path().is_some() { error } else { error.at(archive.place(&name)) };
-        let broken = |error: Error| of_log(place(error));
-        let corrupt = |message: &str| broken(Error::new(ErrorKind::Corrupt, STEP, message));
-        let bytes = tail::whole(archive, spec.timeline, number).map_err(broken)?;
-        let mut reader = SegmentReader::new(&bytes).map_err(broken)?;
-        let start = &reader.header().start;
-        if start.encoding != spec.encoding || expected.as_ref().is_some_and(|expected| expected != start) {
-            return Err(corrupt("it does not follow the segment before it"));
-        }
-        let begin = self.run.bounds.map_or_else(|| Between::before(start), |(begin, _)| begin);
-        for frame in reader.by_ref() {
-            let frame = frame.map_err(broken)?;
-            match &frame.payload {
-                Payload::Batch(bytes) => {
-                    let batch = Batch::new(bytes).map_err(broken)?;
-                    if (batch.sequence, batch.count) != (frame.first_sequence, frame.operations) {
-                        return Err(corrupt("a batch is not the one that its frame speaks of"));
-                    }
-                    for operation in batch.operations() {
-                        effect.add(operation.map_err(broken)?);
-                    }
-                    if effect.bytes() >= self.work.request.part_bytes {
-                        self.store(effect)?;
-                    }
-                }
-                Payload::Group(group) => {
-                    self.store(effect)?;
-                    self.load(group);
-                }
-            }
-            let next = frame.first_sequence + u64::from(frame.operations);
-            self.run.last = Some((next.saturating_sub(1), frame.time));
-        }
-        self.run.bounds = Some((begin, Between::after(reader.trailer())));
-        *expected = Some(reader.trailer().next(reader.header()));
-        Ok(())
-    }
-
-    /// The files of a bulk load stand in the archive already.
-    fn load(&mut self, group: &GroupReference) {
-        let file =
-            |file: &crate::log_backup::group::GroupFile| File { object: file.object.clone(), entries: file.entries };
-        let files: Vec<_> = group.files.iter().map(file).collect();
-        if !files.is_empty() {
-            self.run.parts.push(Part { operations: None, files, load: Some(group.group) });
-        }
-    }
-
-    /// Stores the net effect so far as a part; nothing is left of it.
-    fn store(&mut self, effect: &mut NetEffect) -> Result<()> {
-        let effect = std::mem::take(effect);
-        if effect.is_empty() {
-            return Ok(());
-        }
-        let work = self.work;
-        let mut part = Part::default();
-        if effect.operations(DEFAULT_FAMILY).next().is_some() {
-            let bytes = operations_to_bytes(effect.operations(DEFAULT_FAMILY))?;
-            let (size, hash) = (bytes.len() as u64, ContentHash::of(&bytes));
-            let name = names::compaction_data(&work.spec.name, hash, Uuid::new_v4())?;
-            work.archive.put_create(&name, bytes)?;
-            part.operations = Some(ObjectReference { name, size, hash });
-        }
-        self.run.parts.push(part);
-        if let Some(family) = effect.family(DEFAULT_FAMILY).filter(|family| family.points().next().is_some()) {
-            let path = work.request.scratch.join(format!("{:06}.sst", self.files));
-            self.files += 1;
-            let entries = write_points(&work.settings, family, &path)?;
-            trap!(work.vfs, CompactPartWritten);
-            let (size, hash) = hash_file(&*work.vfs, &path)?;
-            let object =
-                ObjectReference { name: names::compaction_data(&work.spec.name, hash, Uuid::new_v4())?, size, hash };
-            put_file(work.archive, &object, &*work.vfs, &path)?;
-            work.vfs.remove_file(&path)?;
-            if let Some(part) = self.run.parts.last_mut() {
-                part.files.push(File { object, entries });
-            }
-        }
-        trap!(work.vfs, CompactPartStored);
-        work.pin.check()
-    }
-
-    /// Removes what it has stored: nothing refers to it, and nothing ever will.
-    fn throw_away(&self) {
-        for object in self.run.own_objects() {
-            if let Err(error) = self.work.archive.delete(&object.name) {
-                tracing::warn!(%error, object = %object.name, "a file of a shard that is of no use stays in the archive");
-            }
-        }
-    }
-}
-
-fn write_points(options: &SstOptions, family: &FamilyEffect, path: &Path) -> Result<u64> {
-    let mut writer = SstWriter::create(options, path)?;
-    for (key, value) in family.points() {
-        match value {
-            Some(value) => writer.put(key, value)?,
-            None => writer.delete(key)?,
-        }
-    }
-    let entries = writer.entries();
-    writer.finish()?;
-    Ok(entries)
 }

@@ -48,6 +48,7 @@ pub mod segment;
 pub mod segment_reader;
 #[cfg(test)]
 mod segment_tests;
+mod shard;
 pub mod shipper;
 pub mod snapshot_format;
 #[cfg(test)]

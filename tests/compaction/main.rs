@@ -2,10 +2,13 @@
 #![allow(dead_code)] // The sources of histories are shared with the tests of restores.
 
 mod changes;
+mod command;
 #[path = "../common/mod.rs"]
 mod common;
+mod faults;
 #[path = "../restore/history.rs"]
 mod history;
+mod kills;
 mod runs;
 #[path = "../restore/source.rs"]
 mod source;

@@ -159,9 +159,11 @@ fn every_trap_of_every_change() {
         (run(even), other.join().unwrap())
     });
     let met: BTreeSet<_> = a.met.union(&b.met).cloned().collect();
-    // Those of the log backup and of a restore are swept by `tests/log_backup/` and `tests/restore/`.
-    let elsewhere =
-        |name: &str| ["ship-", "restore-"].iter().any(|part| name.starts_with(&format!("morphkv-trap-{part}")));
+    // Those of the log backup, of a restore and of a compaction are swept by `tests/log_backup/`, `tests/restore/` and
+    // `tests/compaction/`.
+    let elsewhere = |name: &str| {
+        ["ship-", "restore-", "compact-"].iter().any(|part| name.starts_with(&format!("morphkv-trap-{part}")))
+    };
     let swept: Vec<_> = Trap::ALL.iter().map(|trap| trap.name()).filter(|name| !elsewhere(name)).collect();
     let missed: Vec<_> = swept.iter().filter(|name| !met.contains(**name)).collect();
     figures
