@@ -196,6 +196,31 @@ fn the_command_line_tells_puts_deletions_loads_and_ranges_over_a_conversion() {
     assert_eq!(std::fs::read_dir(source.directory.path().join("archive/v1/pins")).map_or(0, Iterator::count), 0);
 }
 
+/// The operations of a batch have numbers of their own, and its time.
+#[test]
+fn each_change_has_its_place_in_the_log() {
+    let mut source = Source::new(Arc::new(Natural));
+    source.put("/first", "1");
+    let before = source.states.last().unwrap().clone();
+    let mut batch = source.engine().batch();
+    batch.put("/a", "1").unwrap();
+    batch.put_internal("/a", "not a key");
+    batch.delete("/b").unwrap();
+    batch.delete_range("/c".."/d").unwrap();
+    batch.put("/e", "2").unwrap();
+    batch.commit().unwrap();
+    let time = source.clock.now();
+    source.clock.advance(1);
+    source.ship(None);
+    let found = ask(&source, Keys::All, None, None);
+    let places: Vec<_> = found.iter().map(|found| (found.sequence, found.time, found.timeline)).collect();
+    let expected = [0, 1, 3, 4, 5].map(|number| {
+        let time = if number == 0 { before.time } else { time };
+        (before.sequence + number, time, source.timeline)
+    });
+    assert_eq!(places, expected);
+}
+
 #[test]
 fn a_segment_that_is_missing_or_damaged_is_an_error_and_only_what_is_asked_for_is_read() {
     let source = small();

@@ -10,5 +10,6 @@ mod faults;
 mod history;
 mod kills;
 mod runs;
+mod shipped;
 #[path = "../restore/source.rs"]
 mod source;

@@ -29,8 +29,10 @@ pub fn work(source: &Source, request: Request) -> Result<Report> {
 pub fn compact_all(source: &Source, name: &str, shards: u32, until: Until) -> Result<Report> {
     let directory = scratch();
     let mut last = None;
+    // Many parts, or one.
+    let part_bytes = if shards.is_multiple_of(2) { 600 } else { 1 << 20 };
     for shard in 1..=shards {
-        let report = work(source, Request { until, ..request(name, shard, shards, directory.path()) })?;
+        let report = work(source, Request { until, part_bytes, ..request(name, shard, shards, directory.path()) })?;
         let ended = shard == shards;
         assert_eq!(report.state == Progress::Running, !ended, "{report:?}");
         assert_eq!(report.failure, None);
@@ -139,6 +141,69 @@ fn restores_with_compactions_are_those_of_the_model() {
         .with("wrong", 0)
         .print();
     assert!(made > histories && with > restores / 4 && segments > with, "{sums:?}");
+}
+
+/// Few keys, and everything that can be done to them, over and over: what comes last counts, and what came before it must not.
+fn dense(seed: u64, steps: usize) -> (Source, Random) {
+    let mut random = Random::new(seed);
+    let mut source = Source::new(if seed.is_multiple_of(2) { Arc::new(Natural) } else { Arc::new(Hierarchical) });
+    source.frames = 1 + random.below(5) as u32;
+    let keys: Vec<String> = (0..7).map(|number| format!("/{number}")).collect();
+    for step in 0..steps {
+        let key = keys[random.below(keys.len())].clone();
+        match random.below(9) {
+            0 | 1 => {
+                let loaded = keys.iter().filter(|_| random.below(3) > 0).map(|key| key.clone().into_bytes());
+                let mut loaded: Content = loaded.map(|key| (key, format!("loaded {step}").into_bytes())).collect();
+                loaded.insert(key.into_bytes(), b"loaded".to_vec());
+                source.ingest(loaded);
+            }
+            2 => {
+                let (from, to) = (&keys[random.below(3)], &keys[3 + random.below(4)]);
+                source.engine().delete_range(from.as_str()..to.as_str()).unwrap();
+                source.remove_range(from.as_bytes(), to.as_bytes());
+                source.note();
+            }
+            3 | 4 => {
+                source.engine().delete(&key).unwrap();
+                source.content.remove(key.as_bytes());
+                source.note();
+            }
+            5 => {
+                let mut batch = source.engine().batch();
+                batch.put_internal(&key, step.to_string());
+                batch.commit().unwrap();
+                source.internal.insert(key.into_bytes(), step.to_string().into_bytes());
+                source.note();
+            }
+            _ => source.put(&key, &step.to_string()),
+        }
+        source.clock.advance(1);
+    }
+    source.ship(None);
+    (source, random)
+}
+
+#[test]
+fn what_comes_last_counts() {
+    let figures = Figures::new("dense-compactions");
+    let (mut restores, mut segments) = (0, 0);
+    for seed in 0..scale(24, 400) {
+        let (source, mut random) = dense(seed, 40);
+        let until = Until::Time(source.states[20 + random.below(20)].time);
+        compact_all(&source, "whole", 1 + random.below(4) as u32, until).unwrap();
+        let body = &compactions(&source)[0];
+        // At its end, and at some moments behind it.
+        let inside: Vec<_> = source.states.iter().filter(|state| state.sequence >= body.end_sequence).collect();
+        for number in 0..3 {
+            let state = if number == 0 { inside[0] } else { inside[random.below(inside.len())] };
+            let expected = source.at(state.time);
+            let found = restored(&source, Moment::Time(state.time), expected, &format!("seed {seed}"));
+            assert_eq!((found.plan.runs().count(), found.status.left_out.len()), (1, 0), "seed {seed}");
+            (restores, segments) = (restores + 1, segments + segments_of_runs(&found));
+        }
+    }
+    figures.with("restores compared", restores).with("segments not gone through", segments).with("wrong", 0).print();
 }
 
 /// A log of 12 segments or so after its base snapshot: puts that replace each other, ranges, a load.
@@ -303,6 +368,27 @@ fn a_shard_that_cannot_be_read_fails_and_the_others_go_on() {
     assert_eq!(segments_of_runs(&found), 0);
     compact_all(&source, "mended", 3, Until::Latest).unwrap();
     let found = restored(&source, Moment::Latest, latest(&source), "with another one");
+    assert!(segments_of_runs(&found) > 0);
+}
+
+/// Where objects are copied from another place a segment may come late.
+#[test]
+fn a_segment_that_is_not_there_yet_is_waited_for() {
+    let source = small();
+    let directory = scratch();
+    let first = work(&source, request("late", 1, 2, directory.path())).unwrap();
+    let late = names::segment(source.timeline, first.shard_end_segment + 1).unwrap();
+    let path = source.directory.path().join("archive").join(late.as_str());
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    for _ in 0..2 {
+        let error = work(&source, request("late", 2, 2, directory.path())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
+        assert!(error.message().contains("repeat"), "{error:?}");
+    }
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(work(&source, request("late", 2, 2, directory.path())).unwrap().state, Progress::Complete);
+    let found = restored(&source, Moment::Latest, latest(&source), "late");
     assert!(segments_of_runs(&found) > 0);
 }
 
