@@ -234,6 +234,22 @@ mod armed {
         ShipUnshippedRemoved = "morphkv-trap-ship-unshipped-removed",
         /// detach: the file is gone, what was kept for the log is not.
         ShipDetached = "morphkv-trap-ship-detached",
+        /// compact: the archive is pinned.
+        CompactPinned = "morphkv-trap-compact-pinned",
+        /// compact: it is put down what the compaction is of.
+        CompactSpecified = "morphkv-trap-compact-specified",
+        /// compact: a file of a shard is written here, and not stored.
+        CompactPartWritten = "morphkv-trap-compact-part-written",
+        /// compact: a part of a shard is stored, and nothing refers to it.
+        CompactPartStored = "morphkv-trap-compact-part-stored",
+        /// compact: before the result of a shard is made.
+        CompactResultBefore = "morphkv-trap-compact-result-before",
+        /// compact: the result of a shard stands.
+        CompactResultAfter = "morphkv-trap-compact-result-after",
+        /// compact: its end stands, and HEAD does not know of it.
+        CompactEnded = "morphkv-trap-compact-ended",
+        /// compact: HEAD knows it.
+        CompactCommitted = "morphkv-trap-compact-committed",
         /// restore: the folder stands empty.
         RestoreFolderMade = "morphkv-trap-restore-folder-made",
         /// restore: what was asked for is written.
@@ -256,6 +272,12 @@ mod armed {
         RestoreLoadFetched = "morphkv-trap-restore-load-fetched",
         /// restore: the files of a bulk load are in.
         RestoreLoadTaken = "morphkv-trap-restore-load-taken",
+        /// restore: the files of a part of a compaction are fetched.
+        RestoreRunFetched = "morphkv-trap-restore-run-fetched",
+        /// restore: the files of a part of a compaction are in.
+        RestoreRunTaken = "morphkv-trap-restore-run-taken",
+        /// restore: a compaction is in, or left out, maybe not durably.
+        RestoreRunEnded = "morphkv-trap-restore-run-ended",
         /// restore: the database is in the encoding that comes next.
         RestoreConverted = "morphkv-trap-restore-converted",
         /// restore: a timeline is applied, durably.

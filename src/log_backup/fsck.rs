@@ -17,7 +17,7 @@ use crate::log_backup::commit::load;
 use crate::log_backup::doom::{self, SegmentRange};
 use crate::log_backup::head::Head;
 use crate::log_backup::migration::{Base, Body};
-use crate::log_backup::names::{Kind, LAYOUT, ObjectName, kind, segment};
+use crate::log_backup::names::{COMPACTIONS, Kind, LAYOUT, ObjectName, kind, segment};
 use crate::log_backup::object::Listed;
 use crate::log_backup::pin::{self, Pin, PinRequest, PinState, TTL};
 use crate::log_backup::referred::{listed, named};
@@ -191,7 +191,11 @@ impl Run<'_> {
             match kind(&listed.name) {
                 Kind::Head => {}
                 Kind::Segment { timeline, number } => self.segment(&listed, timeline, number, &mut standing),
-                Kind::Data | Kind::Snapshot | Kind::Gc => self.object(&listed),
+                Kind::Data | Kind::Snapshot | Kind::Gc | Kind::Compaction => self.object(&listed),
+                Kind::CompactionSpec => {
+                    self.checked.objects += 1;
+                    self.checked.bytes += listed.stat.size;
+                }
                 Kind::Pin(id) => {
                     let expired = pins.iter().any(|pin| pin.id == id && pin.is_expired());
                     if expired {
@@ -209,6 +213,7 @@ impl Run<'_> {
             }
         }
         self.checked.foreign = listing.foreign();
+        self.keep_compactions_together();
         Ok(standing)
     }
 
@@ -226,6 +231,19 @@ impl Run<'_> {
     fn orphan(&mut self, listed: &Listed) {
         let orphan = self.leftover(listed, ORPHAN_AGE);
         self.checked.orphans.push(orphan);
+    }
+
+    /// What is left of a compaction goes as a whole: its END tells a worker that comes late that all of it stands.
+    fn keep_compactions_together(&mut self) {
+        let compaction = |object: &str| {
+            let rest = object.strip_prefix(COMPACTIONS)?.strip_prefix('/')?;
+            rest.split_once('/').map(|(name, _)| name.to_owned())
+        };
+        let young = self.checked.orphans.iter().filter(|orphan| !orphan.is_old);
+        let young: BTreeSet<String> = young.filter_map(|orphan| compaction(&orphan.object)).collect();
+        for orphan in &mut self.checked.orphans {
+            orphan.is_old &= compaction(&orphan.object).is_none_or(|name| !young.contains(&name));
+        }
     }
 
     fn object(&mut self, listed: &Listed) {

@@ -15,9 +15,12 @@ mod archive_tests;
 pub mod attach;
 pub mod background;
 mod base_snapshot;
+pub mod changes;
 pub mod commit;
 #[cfg(test)]
 mod commit_tests;
+pub mod compact;
+pub mod compaction;
 mod continuity;
 pub mod doom;
 #[cfg(any(test, feature = "traps"))]
@@ -35,6 +38,7 @@ pub mod migration;
 mod migration_tests;
 pub mod names;
 pub mod needed;
+pub mod net_effect;
 mod object;
 pub mod overview;
 pub mod pin;
@@ -48,6 +52,7 @@ pub mod segment;
 pub mod segment_reader;
 #[cfg(test)]
 mod segment_tests;
+mod shard;
 pub mod shipper;
 pub mod snapshot_format;
 #[cfg(test)]

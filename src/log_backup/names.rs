@@ -5,6 +5,10 @@
 //! v1/log/<timeline>/<n div 4096>/<n>            segments of the log, consecutive numbers, each created once
 //! v1/data/<hash, 2 digits>/<hash>-<nonce>       files of base snapshots and of ingested groups, never renamed or revived
 //! v1/snapshots/<id>-<nonce>                     manifests of base snapshots; the one that HEAD names counts
+//! v1/compactions/<name>/SPEC                    what a compaction is of, made once; its name is used up for ever
+//! v1/compactions/<name>/results/<shard>         what came out of a shard, made once
+//! v1/compactions/<name>/data/<hash>-<nonce>     files of it
+//! v1/compactions/<name>/END                     how it ended, made once; the one that HEAD names counts
 //! v1/gc/<id>                                    lists of doomed objects
 //! v1/pins/<id>                                  what is in use, and by whom
 //! v1/clock/<nonce>, v1/probe/<nonce>-<what>      an instant of a judge of pins; an instant of the probe of the store
@@ -26,6 +30,8 @@ pub const LOG: &str = "v1/log";
 pub const DATA: &str = "v1/data";
 /// Where manifests of base snapshots stand.
 pub const SNAPSHOTS: &str = "v1/snapshots";
+/// Where compactions stand.
+pub const COMPACTIONS: &str = "v1/compactions";
 /// Where lists of doomed objects stand.
 pub const GC: &str = "v1/gc";
 /// Where pins stand.
@@ -134,6 +140,46 @@ pub fn snapshot(id: Uuid, nonce: Uuid) -> ObjectName {
     ObjectName::made(format!("{SNAPSHOTS}/{id}-{}", nonce.simple()))
 }
 
+/// What a compaction is of.
+///
+/// # Errors
+/// `InvalidArgument` if its name is no part of a name.
+pub fn compaction_spec(name: &str) -> Result<ObjectName> {
+    of_compaction(name, "SPEC")
+}
+
+/// What came out of a shard of a compaction; shards count from 1.
+///
+/// # Errors
+/// As [`compaction_spec`].
+pub fn compaction_result(name: &str, shard: u32) -> Result<ObjectName> {
+    of_compaction(name, &format!("results/{shard:06}"))
+}
+
+/// A file of a compaction; the nonce keeps the name from ever being used twice.
+///
+/// # Errors
+/// As [`compaction_spec`].
+pub fn compaction_data(name: &str, hash: ContentHash, nonce: Uuid) -> Result<ObjectName> {
+    of_compaction(name, &format!("data/{hash}-{}", nonce.simple()))
+}
+
+/// How a compaction ended.
+///
+/// # Errors
+/// As [`compaction_spec`].
+pub fn compaction_end(name: &str) -> Result<ObjectName> {
+    of_compaction(name, "END")
+}
+
+fn of_compaction(name: &str, rest: &str) -> Result<ObjectName> {
+    if name.contains('/') {
+        let message = format!("`{}` is no name of a compaction", crate::error::show_key(name.as_bytes()));
+        return Err(Error::new(ErrorKind::InvalidArgument, "name an object", message));
+    }
+    ObjectName::new(format!("{COMPACTIONS}/{name}/{rest}"))
+}
+
 /// A list of doomed objects.
 pub fn gc(id: Uuid) -> ObjectName {
     ObjectName::made(format!("{GC}/{id}"))
@@ -170,6 +216,10 @@ pub enum Kind {
     Data,
     /// A manifest of a base snapshot.
     Snapshot,
+    /// The SPEC of a compaction, which stays for ever: its name is used up.
+    CompactionSpec,
+    /// Anything else of a compaction.
+    Compaction,
     /// A list of doomed objects.
     Gc,
     /// A pin.
@@ -199,6 +249,7 @@ pub fn kind(name: &ObjectName) -> Kind {
         _ if folder.starts_with(DATA) => {
             with_nonce().and_then(|(front, nonce)| Some((Kind::Data, data(ContentHash::try_from(front).ok()?, nonce))))
         }
+        _ if folder.starts_with(COMPACTIONS) => of_a_compaction(name),
         _ => folder.strip_prefix(LOG).and_then(|rest| {
             let timeline = Uuid::try_parse(rest.split('/').nth(1)?).ok()?;
             let number = last.parse().ok()?;
@@ -206,6 +257,21 @@ pub fn kind(name: &ObjectName) -> Kind {
         }),
     };
     known.filter(|(_, made)| made == name).map_or(Kind::Unknown, |(kind, _)| kind)
+}
+
+fn of_a_compaction(name: &ObjectName) -> Option<(Kind, ObjectName)> {
+    let (compaction, rest) = name.as_str().strip_prefix(COMPACTIONS)?.strip_prefix('/')?.split_once('/')?;
+    let made = match rest.split_once('/') {
+        None if rest == "SPEC" => return Some((Kind::CompactionSpec, compaction_spec(compaction).ok()?)),
+        None => compaction_end(compaction),
+        Some(("results", shard)) => compaction_result(compaction, shard.parse().ok()?),
+        Some((_, file)) => {
+            let (hash, nonce) = file.split_once('-')?;
+            let hash = ContentHash::try_from(hash.to_owned()).ok()?;
+            compaction_data(compaction, hash, Uuid::try_parse(nonce).ok()?)
+        }
+    };
+    Some((Kind::Compaction, made.ok()?))
 }
 
 /// An id and what follows it.
@@ -291,6 +357,14 @@ mod tests {
         let name = data(ContentHash::of(b""), id);
         let hash = "99aa06d3014798d86001c324468d497f";
         assert_eq!(name.as_str(), format!("v1/data/99/{hash}-00000000000000000000000000000007"));
+        assert_eq!(compaction_spec("2026-01").unwrap().as_str(), "v1/compactions/2026-01/SPEC");
+        assert_eq!(compaction_result("x", 7).unwrap().as_str(), "v1/compactions/x/results/000007");
+        assert_eq!(compaction_end("x").unwrap().as_str(), "v1/compactions/x/END");
+        let data = compaction_data("x", ContentHash::of(b""), id).unwrap();
+        assert_eq!(data.as_str(), format!("v1/compactions/x/data/{hash}-00000000000000000000000000000007"));
+        for name in ["", ".", "..", "a/b", "a b", "é"] {
+            assert_eq!(compaction_spec(name).unwrap_err().kind(), ErrorKind::InvalidArgument, "{name}");
+        }
         assert_eq!(segment(id, SEGMENT_NUMBERS).unwrap_err().kind(), ErrorKind::InvalidArgument);
         assert!(segment(id, 4095).unwrap() < segment(id, 4096).unwrap());
         assert!(segment(id, 9_999).unwrap() < segment(id, 10_000).unwrap());
@@ -306,6 +380,10 @@ mod tests {
             (data(ContentHash(5), nonce), Kind::Data),
             (snapshot(id, nonce), Kind::Snapshot),
             (gc(id), Kind::Gc),
+            (compaction_spec("x").unwrap(), Kind::CompactionSpec),
+            (compaction_result("x", 7).unwrap(), Kind::Compaction),
+            (compaction_data("x", ContentHash(5), nonce).unwrap(), Kind::Compaction),
+            (compaction_end("x").unwrap(), Kind::Compaction),
             (pin(id), Kind::Pin(id)),
             (clock(id), Kind::Instant),
             (probe(id, "race"), Kind::Instant),
@@ -318,7 +396,7 @@ mod tests {
             }
         }
         let upper = data(ContentHash(0xab), nonce).to_string().replace("ab-", "AB-");
-        for name in ["v1/HEAd", "v1/data/00", "v1/log/x/000000000/000000000001", &upper] {
+        for name in ["v1/HEAd", "v1/data/00", "v1/log/x/000000000/000000000001", "v1/compactions/x/results/7", &upper] {
             assert_eq!(kind(&ObjectName::new(name).unwrap()), Kind::Unknown, "{name}");
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::log_backup::archive::Archive;
+use crate::log_backup::compaction::{self, Run};
 use crate::log_backup::group::{GROUP_BYTES_MAX, GroupReference};
 use crate::log_backup::migration::Body;
 use crate::log_backup::names::ObjectReference;
@@ -33,6 +34,11 @@ pub(super) fn listed(archive: &Archive, body: &Body) -> Result<Vec<ObjectReferen
             let group = GroupReference::from_bytes(&bytes).map_err(place)?;
             Ok(group.files.into_iter().map(|file| file.object).collect())
         }
-        Body::Compaction(_) | Body::Gc(_) => Ok(Vec::new()),
+        Body::Compaction(body) => {
+            let found = compaction::read(archive, body)?;
+            let parts = found.runs.iter().flat_map(Run::objects);
+            Ok(found.results.iter().chain(parts).cloned().collect())
+        }
+        Body::Gc(_) => Ok(Vec::new()),
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::log_backup::archive::Archive;
+use crate::log_backup::compaction::{self, Run};
 use crate::log_backup::group::{GROUP_BYTES_MAX, GroupReference};
 use crate::log_backup::head::Head;
 use crate::log_backup::migration::Body;
@@ -51,7 +52,7 @@ pub struct Fault {
 pub fn verify(archive: &Archive) -> Result<Verified> {
     let request = PinRequest { owner: archive.url().to_owned(), purpose: "verify the archive".into(), ttl: TTL };
     let (pin, loaded) = Pin::take_and_load(archive, &request)?;
-    let mut run = Run { archive, pin, verified: Verified::default(), seen: BTreeSet::new() };
+    let mut run = Check { archive, pin, verified: Verified::default(), seen: BTreeSet::new() };
     for timeline in &loaded.head.timelines {
         run.log(&loaded.head, timeline.id)?;
     }
@@ -59,7 +60,7 @@ pub fn verify(archive: &Archive) -> Result<Verified> {
     Ok(run.verified)
 }
 
-struct Run<'a> {
+struct Check<'a> {
     archive: &'a Archive,
     pin: Pin,
     verified: Verified,
@@ -67,7 +68,7 @@ struct Run<'a> {
     seen: BTreeSet<ObjectName>,
 }
 
-impl Run<'_> {
+impl Check<'_> {
     /// Notes what is wrong with an object; an error that says nothing about the object is handed on.
     fn judge<T>(&mut self, object: &ObjectName, found: Result<T>) -> Result<Option<T>> {
         match found {
@@ -138,7 +139,13 @@ impl Run<'_> {
                         group.files.iter().map(|file| file.object.clone()).collect()
                     })?;
                 }
-                Body::Compaction(body) => self.object(&body.result)?,
+                Body::Compaction(body) => {
+                    let found = compaction::read(self.archive, body);
+                    self.listed(&body.result, found, |found| {
+                        let parts = found.runs.iter().flat_map(Run::objects);
+                        found.results.iter().chain(parts).cloned().collect()
+                    })?;
+                }
                 Body::Gc(body) => self.object(&body.list)?,
             }
         }

@@ -23,10 +23,12 @@ use crate::marker;
 use crate::place::journal::{self, JournalState};
 use crate::restore::folder::{Folder, Found};
 use crate::restore::plan::{FIRST_SEGMENT, Leg};
+use crate::restore::runs::LeftOut;
 use crate::rocks::batch_decoder::{Batch, DEFAULT_FAMILY, Operation};
 use crate::rocks::{Database, Durability, Family, Settings, WriteBatch};
 use crate::trap::trap;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -38,18 +40,21 @@ const BATCH_BYTES: usize = 1 << 20;
 /// How far the log was applied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Position {
+pub(super) struct Position {
     format: u32,
     restore: Uuid,
     /// The leg of the plan; one behind the last once all are applied.
     leg: usize,
     /// The segment that comes next.
-    next_segment: u64,
+    pub(super) next_segment: u64,
     /// The chain before it, if a segment of this leg was applied.
-    chain: Option<ContentHash>,
+    pub(super) chain: Option<ContentHash>,
     /// The last sequence number that is in, and its time.
-    sequence: u64,
-    time: u64,
+    pub(super) sequence: u64,
+    pub(super) time: u64,
+    /// Compactions whose segments are applied instead, since something is wrong with them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) left_out: Vec<LeftOut>,
 }
 
 /// What applying the log needs.
@@ -68,11 +73,12 @@ fn corrupt(message: impl Into<String>) -> Error {
 }
 
 impl Applier<'_> {
-    /// Applies what is left of the plan, and brings the database into the encoding that was asked for.
+    /// Applies what is left of the plan, and brings the database into the encoding that was asked for. Says which planned
+    /// compactions could not be used.
     ///
     /// # Errors
     /// Those of the archive and of the database; the next call goes on.
-    pub fn apply(&self) -> Result<()> {
+    pub fn apply(&self) -> Result<Vec<LeftOut>> {
         let (plan, spec) = (&self.found.plan, &self.found.spec);
         manage::recover(&self.folder.database, &self.own_options(), false)?;
         let begun = self.look()?;
@@ -90,10 +96,10 @@ impl Applier<'_> {
             );
             return Err(corrupt(message).at(self.archive.url()));
         }
-        match &spec.encoding {
-            Some(encoding) => self.convert(encoding),
-            None => Ok(()),
+        if let Some(encoding) = &spec.encoding {
+            self.convert(encoding)?;
         }
+        Ok(end.left_out)
     }
 
     /// The options for the database that is being made, whatever the caller wants in the end.
@@ -124,6 +130,7 @@ impl Applier<'_> {
                 chain: None,
                 sequence: base.sequence,
                 time: base.time,
+                left_out: Vec::new(),
             },
         };
         if position.restore != restore || position.leg > plan.legs.len() {
@@ -154,6 +161,12 @@ impl Applier<'_> {
         let mut writer = Writer { database: &database, internal, batch: WriteBatch::new(), bytes: 0 };
         while position.next_segment < leg.end_segment {
             (self.go_on)()?;
+            if let Some(run) = self.run_at(leg, &position) {
+                self.take_run(leg, index, run, &mut position, &mut writer)?;
+                writer.write(&position)?;
+                trap!(self.vfs, RestoreRunEnded);
+                continue;
+            }
             self.segment(leg, index, &mut position, &mut writer)?;
             writer.write(&position)?;
             trap!(self.vfs, RestoreSegmentApplied);
@@ -253,14 +266,14 @@ impl Applier<'_> {
             files.push(path);
         }
         trap!(self.vfs, RestoreLoadFetched);
-        writer.database.ingest(&files)?;
+        writer.ingest(&files)?;
         trap!(self.vfs, RestoreLoadTaken);
         Ok(())
     }
 }
 
 /// Gathers operations.
-struct Writer<'d> {
+pub(super) struct Writer<'d> {
     database: &'d Database,
     /// The id of the internal family in the log.
     internal: u32,
@@ -269,7 +282,7 @@ struct Writer<'d> {
 }
 
 impl Writer<'_> {
-    fn operation(&mut self, operation: Operation<'_>) -> Result<()> {
+    pub(super) fn operation(&mut self, operation: Operation<'_>) -> Result<()> {
         let database = self.database;
         let family = match operation {
             Operation::Put { family, .. }
@@ -307,9 +320,14 @@ impl Writer<'_> {
         }
     }
 
-    fn end_batch(&mut self) -> Result<()> {
+    pub(super) fn end_batch(&mut self) -> Result<()> {
         self.bytes = 0;
         self.database.write(std::mem::take(&mut self.batch), Durability::NoWal)
+    }
+
+    pub(super) fn ingest(&mut self, files: &[PathBuf]) -> Result<()> {
+        self.end_batch()?;
+        self.database.ingest(files)
     }
 
     fn write(&mut self, position: &Position) -> Result<()> {

@@ -23,6 +23,7 @@ use crate::lock::PlaceLock;
 use crate::place::restore_phase::{RESTORE_FORMAT, RestorePhase};
 use crate::restore::moment::Moment;
 use crate::restore::plan::Plan;
+use crate::restore::runs::LeftOut;
 use crate::trap::trap;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -115,6 +116,9 @@ pub struct Status {
     pub step: Step,
     /// What the last attempt failed of; going on clears it.
     pub failure: Option<Failure>,
+    /// Planned compactions that could not be used; the log was gone through instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
 }
 
 /// The folder of a restore.
@@ -236,7 +240,8 @@ impl Folder {
         self.write_file(vfs, RESTORE_PLAN, &file, PLAN_BYTES_MAX)?;
         trap!(vfs, RestorePlanWritten);
         let phase = RestorePhase::Running;
-        let status = Status { format: RESTORE_FORMAT, restore, generation: 1, phase, step: Step::Fetch, failure: None };
+        let (step, failure, left_out) = (Step::Fetch, None, Vec::new());
+        let status = Status { format: RESTORE_FORMAT, restore, generation: 1, phase, step, failure, left_out };
         self.write_file(vfs, RESTORE_STATUS, &status, control::BYTES_MAX)?;
         vfs.sync_dir(&self.target.parent)?;
         trap!(vfs, RestoreBegun);

@@ -12,11 +12,13 @@
 //! | clear | removes what was needed on the way | |
 
 mod apply;
+mod compacted;
 pub mod folder;
 mod install;
 pub mod log;
 pub mod moment;
 pub mod plan;
+pub mod runs;
 mod unreachable;
 mod worker;
 

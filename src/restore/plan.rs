@@ -9,8 +9,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log_backup::head::{Cause, Head, LogPosition, Timeline};
 use crate::log_backup::migration::{Base, Body, Key, SnapshotBody};
 use crate::log_backup::names::{ContentHash, SEGMENT_NUMBERS};
+use crate::log_backup::segment::Trailer;
 use crate::log_backup::tail::Ends;
 use crate::restore::moment::Moment;
+use crate::restore::runs::{self, PlannedRun};
 pub use crate::restore::unreachable::Unreachable;
 use crate::restore::unreachable::unreachable;
 use serde::{Deserialize, Serialize};
@@ -93,6 +95,9 @@ pub struct Leg {
     pub limit: Limit,
     /// The chain after the last of these segments, if there is one.
     pub chain: Option<ContentHash>,
+    /// Compactions that stand for some of these segments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<PlannedRun>,
 }
 
 /// A part of the log that is lost for ever.
@@ -136,14 +141,22 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// How many segments are to be read.
+    /// How many segments there are to be read, compactions of some of them or not.
     pub fn segments(&self) -> u64 {
         self.legs.iter().map(|leg| leg.end_segment.saturating_sub(leg.first_segment)).sum()
     }
 
+    /// The compactions that stand for some of the segments.
+    pub fn runs(&self) -> impl Iterator<Item = &PlannedRun> {
+        self.legs.iter().flat_map(|leg| &leg.runs)
+    }
+
     /// Whether it could have been made here: what is read from a disk is not believed.
     pub(super) fn is_sound(&self) -> bool {
-        let consecutive = self.legs.iter().all(|leg| leg.first_segment <= leg.end_segment);
+        let consecutive = self.legs.iter().all(|leg| {
+            let segments = leg.first_segment..leg.end_segment;
+            segments.start <= segments.end && runs::are_sound(&leg.runs, leg.timeline, segments)
+        });
         let ends = self.legs.last().is_some_and(|leg| leg.timeline == self.timeline && leg.encoding == self.encoding);
         consecutive && ends && self.legs.first().is_some_and(|leg| leg.timeline == self.snapshot.timeline)
     }
@@ -319,6 +332,11 @@ impl<'a> Planner<'a> {
 
     fn leg(&self, index: usize, first: u64, end: u64, limit: Limit, last: Option<&Ends>) -> Leg {
         let timeline = self.line[index];
+        let is_cut = |last: &Ends| {
+            let Trailer { last_sequence, last_time, .. } = last.trailer;
+            last_sequence > limit.sequence || (last.header.frames > 0 && last_time > limit.time)
+        };
+        let whole = first..end.max(first) - u64::from(last.is_some_and(is_cut));
         Leg {
             timeline: timeline.id,
             encoding: timeline.encoding.clone(),
@@ -326,6 +344,7 @@ impl<'a> Planner<'a> {
             end_segment: end.max(first),
             limit,
             chain: last.map(|ends| ends.trailer.chain),
+            runs: runs::choose(&self.live, timeline.id, whole),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::restore::install::{install, require_target, seal};
 use crate::restore::log::ArchiveLog;
 use crate::restore::moment::Moment;
 use crate::restore::plan::{Plan, plan};
+use crate::restore::runs::LeftOut;
 use crate::trap::trap;
 use std::path::Path;
 use std::sync::Arc;
@@ -268,18 +269,18 @@ impl Work<'_> {
     /// One step, and its end in STATUS, in one write.
     fn step(&mut self, found: &mut Found) -> Result<()> {
         let (vfs, step) = (&**self.vfs, found.status.step);
-        if let Err(error) = self.work(found) {
-            let failure = Failure { step, kind: error.kind().name().into(), message: error.to_string() };
-            if let Err(second) = self.folder.note(vfs, found, |status| status.failure = Some(failure)) {
-                tracing::warn!(%second, "why the restore has stopped could not be noted");
-            }
-            return Err(error);
-        }
+        let left_out = match self.work(found) {
+            Ok(left_out) => left_out,
+            Err(error) => return Err(self.failed(found, error)),
+        };
         if step == Step::Apply {
             self.pin = None;
         }
         self.folder.note(vfs, found, |status| {
             status.failure = None;
+            if step == Step::Apply {
+                status.left_out = left_out;
+            }
             (status.step, status.phase) = match step {
                 Step::Fetch => (Step::Apply, RestorePhase::Running),
                 Step::Apply => (Step::Install, RestorePhase::Running),
@@ -288,10 +289,19 @@ impl Work<'_> {
         })
     }
 
-    fn work(&self, found: &Found) -> Result<()> {
+    fn failed(&self, found: &mut Found, error: Error) -> Error {
+        let failure = Failure { step: found.status.step, kind: error.kind().name().into(), message: error.to_string() };
+        if let Err(second) = self.folder.note(&**self.vfs, found, |status| status.failure = Some(failure)) {
+            tracing::warn!(%second, "why the restore has stopped could not be noted");
+        }
+        error
+    }
+
+    /// Does the step that comes next; says which planned compactions could not be used.
+    fn work(&self, found: &Found) -> Result<Vec<LeftOut>> {
         let (vfs, folder) = (&**self.vfs, self.folder);
         match found.status.step {
-            Step::Fetch => self.fetch(&found.plan),
+            Step::Fetch => self.fetch(&found.plan).map(|()| Vec::new()),
             Step::Apply => {
                 let go_on = || self.check_pin();
                 let (archive, options) = (self.archive, &self.options);
@@ -301,9 +311,9 @@ impl Work<'_> {
                 let marker = seal(vfs, &folder.database, found.spec.restore, &self.options)?;
                 install(self.vfs, folder, &found.spec, &marker, &self.options)?;
                 trap!(vfs, RestoreInstalled);
-                Ok(())
+                Ok(Vec::new())
             }
-            Step::Clear => Ok(()),
+            Step::Clear => Ok(Vec::new()),
         }
     }
 

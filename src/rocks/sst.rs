@@ -46,6 +46,17 @@ impl<'o> SstWriter<'o> {
         Ok(())
     }
 
+    /// Adds the deletion of a key.
+    ///
+    /// # Errors
+    /// As [`SstWriter::put`].
+    #[cfg(any(test, feature = "log-backup"))]
+    pub fn delete(&mut self, key: &[u8]) -> Result<()> {
+        self.inner.delete(key).map_err(|source| error("write an SST file", &self.path, source))?;
+        self.entries += 1;
+        Ok(())
+    }
+
     /// Entries so far.
     pub fn entries(&self) -> u64 {
         self.entries

@@ -4,6 +4,7 @@ mod checked;
 mod command;
 #[path = "../common/mod.rs"]
 mod common;
+mod compacted;
 mod crashes;
 mod needed;
 mod rounds;

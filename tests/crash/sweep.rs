@@ -159,10 +159,11 @@ fn every_trap_of_every_change() {
         (run(even), other.join().unwrap())
     });
     let met: BTreeSet<_> = a.met.union(&b.met).cloned().collect();
-    // Those of the log backup, of a restore and of a truncation are swept by `tests/log_backup/`, `tests/restore/` and
-    // `tests/archive/`.
+    // Those of the log backup, of a restore, of a truncation and of a compaction are swept by `tests/log_backup/`,
+    // `tests/restore/`, `tests/archive/` and `tests/compaction/`.
     let elsewhere = |name: &str| {
-        ["ship-", "restore-", "truncate-"].iter().any(|part| name.starts_with(&format!("morphkv-trap-{part}")))
+        let others = ["ship-", "restore-", "truncate-", "compact-"];
+        others.iter().any(|part| name.starts_with(&format!("morphkv-trap-{part}")))
     };
     let swept: Vec<_> = Trap::ALL.iter().map(|trap| trap.name()).filter(|name| !elsewhere(name)).collect();
     let missed: Vec<_> = swept.iter().filter(|name| !met.contains(**name)).collect();

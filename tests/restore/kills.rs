@@ -6,6 +6,7 @@ use crate::history::Random;
 use crate::moments::{all_of, request};
 use crate::source::{Source, open_archive};
 use morphkv::encoding::{Hierarchical, Natural};
+use morphkv::log_backup::compact::{self, Until};
 use morphkv::restore::moment::Moment;
 use morphkv::restore::{self, Request};
 use morphkv::testing::{RealVfs, Trap, TrapPlan};
@@ -19,7 +20,22 @@ use std::sync::Arc;
 
 const ORDERS: &str = "MORPHKV_TEST_RESTORE";
 
-/// A source whose log has all that a restore can meet: a conversion, loads, several segments.
+/// Compacts the log so far; the names of the compaction's files.
+fn compact(source: &Source, name: &str) -> Vec<PathBuf> {
+    let scratch = crate::common::scratch();
+    for shard in 1..=2 {
+        let (name, until, scratch) = (name.to_owned(), Until::Latest, scratch.path().to_owned());
+        let request = compact::Request { name, shard, shards: 2, until, scratch, part_bytes: 1 << 20 };
+        compact::compact(&source.archive, &request, &options()).unwrap();
+    }
+    let folder = source.directory.path().join("archive/v1/compactions").join(name).join("data");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort_by_key(|path| path.metadata().unwrap().modified().unwrap());
+    files
+}
+
+/// A source whose log has all that a restore can meet: a conversion, loads, several segments, a compaction, and one that
+/// turns out to be damaged when a part of it is in.
 pub fn source() -> Source {
     let mut source = Source::new(Arc::new(Natural));
     source.frames = 3;
@@ -31,6 +47,9 @@ pub fn source() -> Source {
     }
     source.ingest(loaded("/key"));
     source.clock.advance(1);
+    source.ship(None);
+    let files = compact(&source, "damaged");
+    std::fs::remove_file(&files[files.len() - 1]).unwrap();
     source.convert(Arc::new(Hierarchical));
     source.ingest(loaded("/later"));
     source.clock.advance(1);
@@ -39,6 +58,9 @@ pub fn source() -> Source {
     source.remove_range(b"/key/", b"/key/2");
     source.note();
     source.clock.advance(1);
+    source.ship(None);
+    compact(&source, "used");
+    source.put("/key/4", "3");
     source.ship(None);
     source
 }
@@ -70,7 +92,9 @@ fn hits(source: &Source, replace: bool) -> Vec<(Trap, usize)> {
     let (target, _) = target(source, replace);
     let plan = Arc::new(TrapPlan::new());
     let vfs = Arc::new(RealVfs::with_traps(plan.clone()));
-    restore::run(&target, &source.archive, &latest(replace), &wanted().vfs(vfs)).unwrap();
+    let found = restore::run(&target, &source.archive, &latest(replace), &wanted().vfs(vfs)).unwrap();
+    let left_out: Vec<_> = found.status.left_out.iter().map(|left_out| left_out.name.as_str()).collect();
+    assert_eq!((found.plan.runs().count(), &left_out[..]), (2, &["damaged"][..]));
     let hits = plan.hits();
     let nth = |index: usize| hits[..=index].iter().filter(|other| **other == hits[index]).count();
     (0..hits.len()).map(|index| (hits[index], nth(index))).collect()

@@ -6,6 +6,7 @@ use morphkv::log_backup::archive::{Archive, ArchiveOptions};
 use morphkv::restore::folder::{Failure, Found, Step};
 use morphkv::restore::moment::{Moment, show_time};
 use morphkv::restore::plan::{Gap, Plan};
+use morphkv::restore::runs::LeftOut;
 use morphkv::restore::{self, Request};
 use morphkv::{Error, ErrorKind, Options, Result};
 use serde::Serialize;
@@ -98,6 +99,8 @@ struct Shown<'a> {
     snapshot: Uuid,
     snapshot_sequence: u64,
     segments: u64,
+    compactions: Vec<&'a str>,
+    compactions_left_out: &'a [LeftOut],
     generation: u64,
     encoding: String,
     replace: bool,
@@ -218,6 +221,8 @@ fn shown<'a>(target: &Target, plan: &'a Plan, archive: &'a str, encoding: String
         snapshot: plan.base,
         snapshot_sequence: plan.snapshot.sequence,
         segments: plan.segments(),
+        compactions: plan.runs().map(|run| run.body.name.as_str()).collect(),
+        compactions_left_out: &[],
         generation: plan.generation,
         encoding,
         replace: false,
@@ -233,6 +238,15 @@ fn rows(shown: &Shown<'_>) -> Vec<(&'static str, String)> {
         ("reads", format!("snapshot {}, then {} segments", shown.snapshot, output::count(shown.segments))),
         ("encoding", shown.encoding.clone()),
     ];
+    if !shown.compactions.is_empty() {
+        rows.push(("compactions", format!("{} instead of their segments", shown.compactions.join(" "))));
+    }
+    for left_out in shown.compactions_left_out {
+        rows.push((
+            "left out",
+            format!("the compaction {}, so its segments were read: {}", left_out.name, left_out.reason),
+        ));
+    }
     for gap in shown.gaps {
         rows.push(("gap", format!("part of the log after {} was lost", show_time(gap.from))));
     }
@@ -261,6 +275,7 @@ impl Target {
             phase: Some(if complete { "complete" } else { "running" }),
             step: Some(found.status.step),
             failure: found.status.failure.as_ref(),
+            compactions_left_out: &found.status.left_out,
             replace: found.spec.replace,
             ..shown(self, &found.plan, &found.spec.archive, encoding)
         };

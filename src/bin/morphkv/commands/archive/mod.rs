@@ -1,5 +1,7 @@
 //! `morphkv archive ..`: looking after an archive.
 
+mod changes;
+mod compact;
 mod fsck;
 mod history;
 mod line;
@@ -26,6 +28,8 @@ enum ArchiveCommand {
     Verify(verify::Verify),
     Fsck(fsck::Fsck),
     History(history::History),
+    Changes(changes::Changes),
+    Compact(compact::Compact),
     Locks(locks::Locks),
     Truncate(truncate::Truncate),
 }
@@ -37,6 +41,8 @@ impl ArchiveCommands {
             ArchiveCommand::Verify(command) => command.run(output),
             ArchiveCommand::Fsck(command) => command.run(output),
             ArchiveCommand::History(command) => command.run(output),
+            ArchiveCommand::Changes(command) => command.run(output),
+            ArchiveCommand::Compact(command) => command.run(output),
             ArchiveCommand::Locks(command) => command.run(output),
             ArchiveCommand::Truncate(command) => command.run(output),
         }

@@ -1,0 +1,196 @@
+//! The shard of a compaction that is being worked: its segments are read, and their net effect is stored part by part.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::Vfs;
+use crate::log_backup::archive::Archive;
+use crate::log_backup::compaction::{Between, File, Part, Run, Spec};
+use crate::log_backup::group::GroupReference;
+use crate::log_backup::names::{self, ContentHash, ObjectReference};
+use crate::log_backup::net_effect::{FamilyEffect, NetEffect, operations_to_bytes};
+use crate::log_backup::pin::Pin;
+use crate::log_backup::segment::{Payload, SegmentStart};
+use crate::log_backup::segment_reader::SegmentReader;
+use crate::log_backup::tail;
+use crate::log_backup::transfer::{hash_file, put_file};
+use crate::rocks::batch_decoder::{Batch, DEFAULT_FAMILY};
+use crate::rocks::{SstOptions, SstWriter};
+use crate::trap::trap;
+use std::ops::Range;
+use std::path::Path;
+use uuid::Uuid;
+
+const STEP: &str = "compact the log";
+
+/// Why a shard stops.
+pub(super) enum Stop {
+    /// Its segments are not what they should be: so for ever.
+    Log(Error),
+    /// This attempt cannot go on.
+    Attempt(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Stop::Attempt(error)
+    }
+}
+
+/// An error of reading the log is one for ever if the segment is not what it should be.
+fn of_log(error: Error) -> Stop {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Unsupported => Stop::Log(error),
+        _ => Stop::Attempt(error),
+    }
+}
+
+/// What working a shard needs.
+pub(super) struct Shard<'a> {
+    pub archive: &'a Archive,
+    pub vfs: &'a dyn Vfs,
+    pub pin: &'a Pin,
+    pub spec: &'a Spec,
+    /// For files on their way.
+    pub scratch: &'a Path,
+    /// The memory that the net effect of a part may take.
+    pub part_bytes: usize,
+    /// How files are written.
+    pub options: &'a SstOptions,
+}
+
+/// A shard that is being read and stored.
+pub(super) struct Storing<'a> {
+    work: &'a Shard<'a>,
+    /// What is stored so far.
+    pub run: Run,
+    files: u64,
+}
+
+impl<'a> Storing<'a> {
+    pub(super) fn new(work: &'a Shard<'a>) -> Self {
+        Storing { work, run: Run { bounds: None, last: None, parts: Vec::new() }, files: 0 }
+    }
+
+    /// Reads the segments, and stores what they come to.
+    pub(super) fn segments(&mut self, segments: Range<u64>) -> Result<(), Stop> {
+        let mut effect = NetEffect::default();
+        let mut expected = None;
+        for number in segments {
+            self.work.pin.check()?;
+            self.segment(number, &mut expected, &mut effect)?;
+        }
+        self.store(&mut effect)?;
+        Ok(())
+    }
+
+    fn segment(
+        &mut self,
+        number: u64,
+        expected: &mut Option<SegmentStart>,
+        effect: &mut NetEffect,
+    ) -> Result<(), Stop> {
+        let (archive, spec) = (self.work.archive, self.work.spec);
+        let name = names::segment(spec.timeline, number)?;
+        let place = |error: Error| if error.path().is_some() { error } else { error.at(archive.place(&name)) };
+        let broken = |error: Error| of_log(place(error));
+        let corrupt = |message: &str| broken(Error::new(ErrorKind::Corrupt, STEP, message));
+        let bytes = tail::whole(archive, spec.timeline, number).map_err(broken)?;
+        let mut reader = SegmentReader::new(&bytes).map_err(broken)?;
+        let start = &reader.header().start;
+        if start.encoding != spec.encoding || expected.as_ref().is_some_and(|expected| expected != start) {
+            return Err(corrupt("it does not follow the segment before it"));
+        }
+        let begin = self.run.bounds.map_or_else(|| Between::before(start), |(begin, _)| begin);
+        for frame in reader.by_ref() {
+            let frame = frame.map_err(broken)?;
+            match &frame.payload {
+                Payload::Batch(bytes) => {
+                    let batch = Batch::new(bytes).map_err(broken)?;
+                    if (batch.sequence, batch.count) != (frame.first_sequence, frame.operations) {
+                        return Err(corrupt("a batch is not the one that its frame speaks of"));
+                    }
+                    for operation in batch.operations() {
+                        effect.add(operation.map_err(broken)?);
+                    }
+                    if effect.bytes() >= self.work.part_bytes {
+                        self.store(effect)?;
+                    }
+                }
+                Payload::Group(group) => {
+                    self.store(effect)?;
+                    self.load(group);
+                }
+            }
+            let next = frame.first_sequence + u64::from(frame.operations);
+            self.run.last = Some((next.saturating_sub(1), frame.time));
+        }
+        self.run.bounds = Some((begin, Between::after(reader.trailer())));
+        *expected = Some(reader.trailer().next(reader.header()));
+        Ok(())
+    }
+
+    /// The files of a bulk load stand in the archive already.
+    fn load(&mut self, group: &GroupReference) {
+        let file =
+            |file: &crate::log_backup::group::GroupFile| File { object: file.object.clone(), entries: file.entries };
+        let files: Vec<_> = group.files.iter().map(file).collect();
+        if !files.is_empty() {
+            self.run.parts.push(Part { operations: None, files, load: Some(group.group) });
+        }
+    }
+
+    /// Stores the net effect so far as a part; nothing is left of it.
+    fn store(&mut self, effect: &mut NetEffect) -> Result<()> {
+        let effect = std::mem::take(effect);
+        if effect.is_empty() {
+            return Ok(());
+        }
+        let work = self.work;
+        let mut part = Part::default();
+        if effect.operations(DEFAULT_FAMILY).next().is_some() {
+            let bytes = operations_to_bytes(effect.operations(DEFAULT_FAMILY))?;
+            let (size, hash) = (bytes.len() as u64, ContentHash::of(&bytes));
+            let name = names::compaction_data(&work.spec.name, hash, Uuid::new_v4())?;
+            work.archive.put_create(&name, bytes)?;
+            part.operations = Some(ObjectReference { name, size, hash });
+        }
+        self.run.parts.push(part);
+        if let Some(family) = effect.family(DEFAULT_FAMILY).filter(|family| family.points().next().is_some()) {
+            let path = work.scratch.join(format!("{:06}.sst", self.files));
+            self.files += 1;
+            let entries = write_points(work.options, family, &path)?;
+            trap!(work.vfs, CompactPartWritten);
+            let (size, hash) = hash_file(work.vfs, &path)?;
+            let object =
+                ObjectReference { name: names::compaction_data(&work.spec.name, hash, Uuid::new_v4())?, size, hash };
+            put_file(work.archive, &object, work.vfs, &path)?;
+            work.vfs.remove_file(&path)?;
+            if let Some(part) = self.run.parts.last_mut() {
+                part.files.push(File { object, entries });
+            }
+        }
+        trap!(work.vfs, CompactPartStored);
+        work.pin.check()
+    }
+
+    /// Removes what it has stored: nothing refers to it, and nothing ever will.
+    pub(super) fn throw_away(&self) {
+        for object in self.run.own_objects() {
+            if let Err(error) = self.work.archive.delete(&object.name) {
+                tracing::warn!(%error, object = %object.name, "a file of a shard that is of no use stays in the archive");
+            }
+        }
+    }
+}
+
+fn write_points(options: &SstOptions, family: &FamilyEffect, path: &Path) -> Result<u64> {
+    let mut writer = SstWriter::create(options, path)?;
+    for (key, value) in family.points() {
+        match value {
+            Some(value) => writer.put(key, value)?,
+            None => writer.delete(key)?,
+        }
+    }
+    let entries = writer.entries();
+    writer.finish()?;
+    Ok(entries)
+}
