@@ -30,6 +30,7 @@ fn world() -> (World, u64) {
 
 #[test]
 fn every_object_that_is_gone_or_cut_is_named() {
+    let figures = Figures::new("archive-fsck");
     let (world, until) = world();
     // Some of it doomed, and nothing deleted yet.
     truncate(&world.archive, Until::Time(until), TruncateOptions::default()).unwrap();
@@ -71,7 +72,7 @@ fn every_object_that_is_gone_or_cut_is_named() {
         }
         world.archive.put(name, bytes).unwrap();
     }
-    Figures::new("archive-fsck").with("damages", tried).with("of which of doomed objects", doomed).print();
+    figures.with("damages", tried).with("of which of doomed objects", doomed).print();
     assert_eq!(fsck(&world.archive, false).unwrap(), sound);
     // What is doomed is missed by nobody.
     assert!(doomed <= 3 * sound.doomed, "{doomed}");

@@ -88,6 +88,7 @@ fn assert_moments(directory: &Path, archive: &Archive, moments: &[(Moment, Conte
 
 #[test]
 fn a_truncation_that_dies_or_fails_at_any_trap_is_ended_by_the_next() {
+    let figures = Figures::new("truncation-kills");
     let place = scratch();
     let original = place.path().join("archive");
     let (world, until) = sample(open(&original));
@@ -137,11 +138,7 @@ fn a_truncation_that_dies_or_fails_at_any_trap_is_ended_by_the_next() {
         }
     }
     let missed: Vec<_> = traps.iter().filter(|trap| !met.contains(trap.name())).collect();
-    Figures::new("truncation-kills")
-        .with("traps", traps.len())
-        .with("ends", ends)
-        .with("of which waited for a dead pin", waited)
-        .print();
+    figures.with("traps", traps.len()).with("ends", ends).with("of which waited for a dead pin", waited).print();
     assert!(missed.is_empty(), "traps that nothing meets: {missed:?}");
     assert!(waited > 0);
 }
