@@ -5,7 +5,6 @@ use crate::common::figures::{Figures, scale};
 use crate::world::{Random, World};
 use morphkv::ErrorKind;
 use morphkv::encoding::{EncodingId, Natural};
-use morphkv::log_backup::commit::commit;
 use morphkv::log_backup::group::{GROUP_BYTES_MAX, GroupReference};
 use morphkv::log_backup::head::{Cause, Head, LogPosition, Parent, Timeline};
 use morphkv::log_backup::migration::{Body, CompactionBody, Key, SnapshotBody};
@@ -265,39 +264,28 @@ fn what_a_truncation_leaves_is_what_every_later_moment_needs() {
     assert!(kept > 1000 && refused > 1000 && a.on_branches + b.on_branches > 100, "{kept} {refused}");
 }
 
-/// Nothing makes compactions of the log yet, but what HEAD says of one is doomed and kept like everything else.
 #[test]
 fn a_compaction_is_needed_as_long_as_it_ends_after_the_base() {
     let mut world = World::new();
     world.put(12);
     world.snapshot();
-    world.put(12);
-    world.ship();
     let newest = world.plan(None, Moment::Latest).unwrap();
     let (timeline, next) = (newest.timeline, newest.snapshot.next_segment);
-    let name = |number: u128| names::data(ContentHash(number), Uuid::from_u128(number));
     let compaction = |number: u128, first_segment: u64, end_segment: u64| {
-        world.archive.put_create(&name(number), number.to_string()).unwrap();
-        let result =
-            ObjectReference { name: name(number), size: 1, hash: ContentHash::of(number.to_string().as_bytes()) };
+        let name = names::data(ContentHash(number), Uuid::from_u128(number));
+        let result = ObjectReference { name, size: 1, hash: ContentHash(number) };
         let body =
             CompactionBody { name: "test".into(), result, timeline, first_segment, end_segment, end_sequence: 1 };
         (Key::Compaction(Uuid::from_u128(number)), Body::Compaction(body))
     };
     let all =
         [compaction(1, 0, next - 1), compaction(2, 0, next), compaction(3, 0, next + 1), compaction(4, next, next + 2)];
-    commit(&world.archive, |head| {
-        let mut head = head.clone();
-        head.migrations.append(all.clone())?;
-        Ok(head)
-    })
-    .unwrap();
-    world.truncate(Until::Latest).unwrap();
-    let live = world.head().migrations.merged().unwrap();
-    let left: Vec<_> = all.iter().map(|(key, _)| live.entries.contains_key(key)).collect();
-    assert_eq!(left, [false, false, true, true]);
-    let stands: Vec<_> = (1..=4).map(|number| world.objects().contains_key(&name(number))).collect();
-    assert_eq!(stands, left);
+    let mut head = world.head();
+    head.migrations.append(all.clone()).unwrap();
+    let live = head.migrations.merged().unwrap();
+    let extent = Extent { first: 0, end: next + 2, resume: next + 1, resolved: u64::MAX };
+    let found = needed(&head, &live, &BTreeMap::from([(timeline, extent)]), Until::Latest).unwrap().unwrap();
+    assert_eq!(all.map(|(key, _)| found.keys.contains(&key)), [false, false, true, true]);
 }
 
 /// Timeline 1 with bases before segments 1 and 5; timeline 2 was restored from the middle of segment 3 of it.
