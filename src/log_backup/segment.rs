@@ -40,7 +40,7 @@ pub(super) const MAGIC: &[u8; 8] = b"morphseg";
 pub(super) const TRAILER_MAGIC: &[u8; 8] = b"morphend";
 pub(super) const FRAME_HEAD_BYTES: usize = 25;
 pub(super) const ENCODING_NAME_BYTES: usize = 64;
-const LEVEL: i32 = 3;
+const LEVEL: i32 = 1;
 const WRITE: &str = "write a segment of the log";
 
 /// What a segment begins with.

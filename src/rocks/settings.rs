@@ -156,6 +156,8 @@ impl Settings {
             WalRecovery::TornTailOnly => DBRecoveryMode::TolerateCorruptedTailRecords,
         });
         if self.keep_wal {
+            // The shipper syncs the WAL again and again: what is written out already does not hold up whoever writes then.
+            options.set_wal_bytes_per_sync(512 << 10);
             // A size limit would delete files that are not shipped yet.
             options.set_wal_ttl_seconds(u64::MAX);
             options.set_wal_size_limit_mb(0);
