@@ -1,7 +1,8 @@
-//! The archive on a real S3 protocol: moto's server, one request at a time, which makes its conditions atomic.
+//! The archive on real protocols: S3's, spoken by moto one request at a time, which makes its conditions atomic, and Azure's,
+//! spoken by Azurite.
 //!
-//! Without Python and moto (`pip install 'moto[server,s3]'`) the tests are *ignored*, never passed. Each runs in a child
-//! process that has the server's credentials in its environment, as an archive reads them.
+//! Without Python and moto (`pip install 'moto[server,s3]'`), or Azurite (`npm install azurite`), the tests are *ignored*, never
+//! passed. Each runs in a child process that has the server's credentials in its environment, as an archive reads them.
 
 #[path = "../common/readme.rs"]
 mod readme;
@@ -18,6 +19,7 @@ use morphkv::log_backup::probe::probe_store;
 use morphkv::log_backup::transfer;
 use morphkv::testing::RealVfs;
 use morphkv::{Error, ErrorKind};
+use server::{Provider, Server};
 use std::path::Path;
 use std::process::ExitCode;
 use uuid::Uuid;
@@ -25,7 +27,7 @@ use uuid::Uuid;
 /// What a child is told: the name of its test.
 const ORDER: &str = "MORPHKV_OBJECT_STORE_TEST";
 
-type Test = (&'static str, fn(&Archive));
+type Test = (&'static str, fn(Provider));
 
 const TESTS: [Test; 5] = [
     ("the_probe_accepts_it", the_probe_accepts_it),
@@ -37,46 +39,60 @@ const TESTS: [Test; 5] = [
 
 fn main() -> ExitCode {
     if let Ok(order) = std::env::var(ORDER) {
+        let (provider, order) = order.split_once("::").expect("a provider");
+        let provider = Provider::ALL.into_iter().find(|known| known.name() == provider).expect("a provider");
         let (_, test) = TESTS.iter().find(|(name, _)| *name == order).expect("a test of this file");
-        test(&Archive::open("s3://archive/some/prefix", ArchiveOptions::default()).unwrap());
+        test(provider);
         return ExitCode::SUCCESS;
     }
     let arguments = Arguments::from_args();
-    let lacking = server::lacks();
-    let trial = |(name, _): Test| match lacking {
-        None => Trial::test(name, move || in_a_child(name)),
-        Some(why) => Trial::test(name, move || Err(format!("it cannot run here: {why}").into()))
-            .with_kind(format!("skipped: {why}"))
-            .with_ignored_flag(true),
-    };
-    libtest_mimic::run(&arguments, TESTS.into_iter().map(trial).collect()).exit_code()
+    let mut trials = Vec::new();
+    for provider in Provider::ALL {
+        let lacking = provider.lacks();
+        trials.extend(TESTS.map(|(name, _)| {
+            let name = format!("{}::{name}", provider.name());
+            match lacking {
+                None => Trial::test(name.clone(), move || in_a_child(provider, &name)),
+                Some(why) => Trial::test(name, move || Err(format!("it cannot run here: {why}").into()))
+                    .with_kind(format!("skipped: {why}"))
+                    .with_ignored_flag(true),
+            }
+        }));
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-fn in_a_child(name: &str) -> Result<(), Failed> {
-    let server = server::Server::start()?;
+fn in_a_child(provider: Provider, name: &str) -> Result<(), Failed> {
+    let server = Server::start(provider)?;
     let mut child = std::process::Command::new(std::env::current_exe()?);
-    child.env(ORDER, name).env("AWS_ENDPOINT_URL", server.url()).env("AWS_REGION", "us-east-1");
-    child.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
-    let output = child.output()?;
+    let output = child.env(ORDER, name).envs(server.environment()).output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     if output.status.success() { Ok(()) } else { Err(said.into()) }
+}
+
+fn open(provider: Provider) -> Archive {
+    Archive::open(&provider.archive("some/prefix"), ArchiveOptions::default()).unwrap()
 }
 
 fn name(last: &str) -> ObjectName {
     ObjectName::new(format!("v1/test/{last}")).unwrap()
 }
 
-fn the_section_of_the_readme_works_as_typed(_: &Archive) {
-    readme::run(Path::new(env!("CARGO_BIN_EXE_morphkv")), "s3://archive/shard-7");
+fn the_section_of_the_readme_works_as_typed(provider: Provider) {
+    readme::run(Path::new(env!("CARGO_BIN_EXE_morphkv")), &provider.archive("shard-7"));
 }
 
-fn the_probe_accepts_it(archive: &Archive) {
-    assert!(archive.url().starts_with("s3://archive/some/prefix?endpoint=http://127.0.0.1:"), "{}", archive.url());
+fn the_probe_accepts_it(provider: Provider) {
+    let archive = &open(provider);
+    if provider == Provider::S3 {
+        assert!(archive.url().starts_with("s3://archive/some/prefix?endpoint=http://127.0.0.1:"), "{}", archive.url());
+    }
     probe_store(archive).unwrap();
     assert_eq!(archive.list("v1").unwrap().count(), 0);
 }
 
-fn an_object_is_created_once_and_swapped_by_version(archive: &Archive) {
+fn an_object_is_created_once_and_swapped_by_version(provider: Provider) {
+    let archive = &open(provider);
     let key = name("a");
     assert_eq!(archive.get(&key, 1).unwrap_err().kind(), ErrorKind::NotFound);
     let first = archive.put_create(&key, "one").unwrap();
@@ -105,7 +121,8 @@ fn timeline(id: Uuid, parent: Option<Parent>) -> Timeline {
     Timeline { id, parent, encoding: EncodingId::of(&Natural), cause: Cause::Init }
 }
 
-fn no_commit_is_lost_or_doubled_in_a_storm(archive: &Archive) {
+fn no_commit_is_lost_or_doubled_in_a_storm(provider: Provider) {
+    let archive = &open(provider);
     create(archive, timeline(Uuid::from_u128(1), None), Uuid::from_u128(2)).unwrap();
     let grow = |head: &Head| -> Result<Head, Error> {
         let mut head = head.clone();
@@ -123,7 +140,8 @@ fn no_commit_is_lost_or_doubled_in_a_storm(archive: &Archive) {
     assert_eq!((head.generation, head.timelines.len()), (21, 21));
 }
 
-fn a_pin_holds_while_a_file_goes_up_in_parts_and_down(archive: &Archive) {
+fn a_pin_holds_while_a_file_goes_up_in_parts_and_down(provider: Provider) {
+    let archive = &open(provider);
     create(archive, timeline(Uuid::from_u128(1), None), Uuid::from_u128(2)).unwrap();
     let request = PinRequest { owner: "test".into(), purpose: "upload".into(), ttl: TTL };
     let (pin, loaded) = Pin::take_and_load(archive, &request).unwrap();
