@@ -236,19 +236,24 @@ impl Run<'_> {
     /// The objects that stay. Whoever cannot be read may share files with what goes, so that is an error; and so is a base
     /// that is not whole: the one before it is better than none.
     fn kept_objects(&self, live: &Base, needed: &Needed) -> Result<BTreeSet<ObjectName>> {
-        let damaged = |error: Error| match error.kind() {
-            ErrorKind::NotFound | ErrorKind::Corrupt => {
+        let damage = |error: &Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt);
+        let damaged = |error: Error| match damage(&error) {
+            true => {
                 let message = format!("something that is to be kept is damaged, so nothing was doomed: {error}");
                 let next = format!("morphkv archive verify {}", self.archive.url());
                 Error::new(ErrorKind::Corrupt, STEP, message).at(self.archive.url()).next(next)
             }
-            _ => error,
+            false => error,
         };
         let mut kept = BTreeSet::new();
         for key in &needed.keys {
             let body = &live.entries[key].body;
             kept.insert(named(body).name.clone());
-            let listed = listed(self.archive, body).map_err(damaged)?;
+            let listed = match listed(self.archive, body) {
+                // A restore does without it, and so without whatever it shares with what goes.
+                Err(error) if matches!(body, Body::Compaction(_)) && damage(&error) => continue,
+                listed => listed.map_err(damaged)?,
+            };
             if *key == Key::Snapshot(needed.id) {
                 for object in &listed {
                     self.pin.check()?;

@@ -57,6 +57,20 @@ fn a_compaction_goes_when_a_later_base_makes_it_useless_and_its_name_stays() {
     assert_eq!(world.restored(None, Moment::Latest).unwrap(), content(world.engine()));
 }
 
+#[test]
+fn a_compaction_that_is_damaged_does_not_hold_a_truncation_up() {
+    let mut world = history();
+    world.snapshot();
+    world.put(30);
+    world.ship();
+    assert_eq!(shard(&world, "damaged", 1, 1).state, State::Complete);
+    world.archive.put(&names::compaction_end("damaged").unwrap(), "not what HEAD says").unwrap();
+    let before = world.objects().len();
+    let done = world.truncate(Until::Latest).unwrap();
+    assert!(done.pending.is_empty() && world.objects().len() < before, "{done:?}");
+    assert_eq!(world.restored(None, Moment::Latest).unwrap(), content(world.engine()));
+}
+
 /// Its END would tell a worker that comes late that all of it stands.
 #[test]
 fn what_is_left_of_a_compaction_goes_as_a_whole() {

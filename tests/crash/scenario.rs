@@ -236,13 +236,12 @@ fn load_states(content: &Content) -> Vec<Content> {
 
 /// Changes most of whose steps are those of `convert to hierarchical`, with another database or with more before and after
 /// them: in the small size they are done in part.
-const LIKE_ANOTHER: [&str; 6] = [
+const LIKE_ANOTHER: [&str; 5] = [
     "convert to natural",
     "convert a legacy database",
     "convert and keep",
     "convert an unsynced source",
     "go on with a conversion",
-    "replace the kept database",
 ];
 
 impl Scenario {
