@@ -369,7 +369,8 @@ mod armed {
     /// The end of this process, without unwinding and without a core file: a sweep dies thousands of times, and what the
     /// kernel writes of each would fill the disk and count as work of the process.
     pub(crate) fn die() -> ! {
-        let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+        // Where cores go to a program, Linux asks for no limit but this one: a byte is no core, not even for a program.
+        let none = rustix::process::Rlimit { current: Some(1), maximum: Some(1) };
         rustix::process::setrlimit(rustix::process::Resource::Core, none).ok();
         std::process::abort()
     }
