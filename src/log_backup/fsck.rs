@@ -17,7 +17,7 @@ use crate::log_backup::commit::load;
 use crate::log_backup::doom::{self, SegmentRange};
 use crate::log_backup::head::Head;
 use crate::log_backup::migration::{Base, Body};
-use crate::log_backup::names::{COMPACTIONS, Kind, LAYOUT, ObjectName, kind, segment};
+use crate::log_backup::names::{Kind, LAYOUT, ObjectName, compaction_of, kind, segment};
 use crate::log_backup::object::Listed;
 use crate::log_backup::pin::{self, Pin, PinRequest, PinState, TTL};
 use crate::log_backup::referred::{listed, named};
@@ -235,14 +235,11 @@ impl Run<'_> {
 
     /// What is left of a compaction goes as a whole: its END tells a worker that comes late that all of it stands.
     fn keep_compactions_together(&mut self) {
-        let compaction = |object: &str| {
-            let rest = object.strip_prefix(COMPACTIONS)?.strip_prefix('/')?;
-            rest.split_once('/').map(|(name, _)| name.to_owned())
-        };
         let young = self.checked.orphans.iter().filter(|orphan| !orphan.is_old);
-        let young: BTreeSet<String> = young.filter_map(|orphan| compaction(&orphan.object)).collect();
+        let young: BTreeSet<String> =
+            young.filter_map(|orphan| compaction_of(&orphan.object)).map(str::to_owned).collect();
         for orphan in &mut self.checked.orphans {
-            orphan.is_old &= compaction(&orphan.object).is_none_or(|name| !young.contains(&name));
+            orphan.is_old &= compaction_of(&orphan.object).is_none_or(|name| !young.contains(name));
         }
     }
 

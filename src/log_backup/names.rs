@@ -259,8 +259,18 @@ pub fn kind(name: &ObjectName) -> Kind {
     known.filter(|(_, made)| made == name).map_or(Kind::Unknown, |(kind, _)| kind)
 }
 
+/// The name of the compaction that an object is of, and what the object is called there.
+fn in_compaction(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix(COMPACTIONS)?.strip_prefix('/')?.split_once('/')
+}
+
+/// The name of the compaction that an object of this name is of.
+pub fn compaction_of(name: &str) -> Option<&str> {
+    in_compaction(name).map(|(compaction, _)| compaction)
+}
+
 fn of_a_compaction(name: &ObjectName) -> Option<(Kind, ObjectName)> {
-    let (compaction, rest) = name.as_str().strip_prefix(COMPACTIONS)?.strip_prefix('/')?.split_once('/')?;
+    let (compaction, rest) = in_compaction(name.as_str())?;
     let made = match rest.split_once('/') {
         None if rest == "SPEC" => return Some((Kind::CompactionSpec, compaction_spec(compaction).ok()?)),
         None => compaction_end(compaction),

@@ -8,7 +8,7 @@ use crate::log_backup::archive::{Archive, ArchiveOptions};
 use crate::log_backup::commit::load;
 use crate::log_backup::head::{CommitMark, Head, Parent};
 use crate::log_backup::migration::{Body, Key};
-use crate::log_backup::names::{LAYOUT, PINS};
+use crate::log_backup::names::{Kind, LAYOUT, kind};
 use crate::log_backup::object::Listed;
 use crate::log_backup::retention::wal_bytes;
 use crate::log_backup::tail;
@@ -181,7 +181,7 @@ pub fn archive(archive: &Archive) -> Result<ArchiveOverview> {
     for listed in archive.list(LAYOUT)? {
         let Listed { name, stat } = listed?;
         (objects, bytes) = (objects + 1, bytes + stat.size);
-        pins += u64::from(name.as_str().starts_with(PINS));
+        pins += u64::from(matches!(kind(&name), Kind::Pin(_)));
     }
     Ok(ArchiveOverview {
         url: archive.url().to_owned(),

@@ -3,15 +3,13 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::log_backup::archive::Archive;
-use crate::log_backup::compaction::{self, Run};
-use crate::log_backup::group::{GROUP_BYTES_MAX, GroupReference};
 use crate::log_backup::head::Head;
 use crate::log_backup::migration::Body;
 use crate::log_backup::names::{ContentHash, LOG, ObjectName, ObjectReference, segment};
 use crate::log_backup::pin::{Pin, PinRequest, TTL};
+use crate::log_backup::referred::{listed, named};
 use crate::log_backup::segment::SegmentStart;
 use crate::log_backup::segment_reader::SegmentReader;
-use crate::log_backup::snapshot_transfer::read_manifest;
 use crate::log_backup::tail;
 use crate::log_backup::timelines::{floor_of, latest_base};
 use serde::Serialize;
@@ -125,44 +123,18 @@ impl Check<'_> {
     fn referred(&mut self, head: &Head) -> Result<()> {
         let live = head.migrations.merged()?;
         for entry in live.entries.values() {
-            match &entry.body {
-                Body::Snapshot(body) => {
-                    let manifest = read_manifest(self.archive, &body.manifest);
-                    self.listed(&body.manifest, manifest, |manifest| {
-                        manifest.files.iter().map(|file| file.object.clone()).collect()
-                    })?;
-                }
-                Body::Ingested(body) => {
-                    let list = self.archive.get_verified(&body.list, GROUP_BYTES_MAX as u64);
-                    let group = list.and_then(|bytes| GroupReference::from_bytes(&bytes));
-                    self.listed(&body.list, group, |group| {
-                        group.files.iter().map(|file| file.object.clone()).collect()
-                    })?;
-                }
-                Body::Compaction(body) => {
-                    let found = compaction::read(self.archive, body);
-                    self.listed(&body.result, found, |found| {
-                        let parts = found.runs.iter().flat_map(Run::objects);
-                        found.results.iter().chain(parts).cloned().collect()
-                    })?;
-                }
-                Body::Gc(body) => self.object(&body.list)?,
+            // What a list of doomed objects lists may be gone already.
+            if let Body::Gc(body) = &entry.body {
+                self.object(&body.list)?;
+                continue;
             }
+            let (list, found) = (named(&entry.body), listed(self.archive, &entry.body));
+            let Some(found) = self.judge(&list.name, found)? else { continue };
+            self.verified.objects += 1;
+            self.verified.bytes += list.size;
+            found.iter().try_for_each(|object| self.object(object))?;
         }
         Ok(())
-    }
-
-    /// A list that was read, and what it lists.
-    fn listed<T>(
-        &mut self,
-        list: &ObjectReference,
-        found: Result<T>,
-        objects: impl Fn(&T) -> Vec<ObjectReference>,
-    ) -> Result<()> {
-        let Some(found) = self.judge(&list.name, found)? else { return Ok(()) };
-        self.verified.objects += 1;
-        self.verified.bytes += list.size;
-        objects(&found).iter().try_for_each(|object| self.object(object))
     }
 
     fn object(&mut self, reference: &ObjectReference) -> Result<()> {

@@ -15,7 +15,7 @@ use crate::fs::{Vfs, remove_tree};
 use crate::layout::{INTERNAL_RESTORE, INTERNAL_USER, Layout};
 use crate::log_backup::archive::Archive;
 use crate::log_backup::group::GroupReference;
-use crate::log_backup::names::ContentHash;
+use crate::log_backup::names::{ContentHash, ObjectReference};
 use crate::log_backup::segment::{Frame, Header, Payload, SEGMENT_BYTES_MAX};
 use crate::log_backup::segment_reader::SegmentReader;
 use crate::log_backup::transfer::get_file;
@@ -255,20 +255,28 @@ impl Applier<'_> {
 
     /// Takes the files of a bulk load in.
     fn load(&self, group: &GroupReference, writer: &mut Writer<'_>) -> Result<()> {
-        writer.end_batch()?;
-        remove_tree(self.vfs, &self.folder.loads)?;
-        self.vfs.make_dir(&self.folder.loads)?;
-        let mut files = Vec::new();
-        for (number, file) in group.files.iter().enumerate() {
-            (self.go_on)()?;
-            let path = self.folder.loads.join(format!("{number:06}.sst"));
-            get_file(self.archive, &file.object, self.vfs, &path)?;
-            files.push(path);
-        }
+        let files = self.fetch(group.files.iter().map(|file| &file.object))?;
         trap!(self.vfs, RestoreLoadFetched);
         writer.ingest(&files)?;
         trap!(self.vfs, RestoreLoadTaken);
         Ok(())
+    }
+
+    /// Files to be taken in together.
+    ///
+    /// # Errors
+    /// Those of the archive and of the disk: some of them may stand, and go when others are fetched.
+    pub(super) fn fetch<'o>(&self, objects: impl Iterator<Item = &'o ObjectReference>) -> Result<Vec<PathBuf>> {
+        remove_tree(self.vfs, &self.folder.loads)?;
+        self.vfs.make_dir(&self.folder.loads)?;
+        let mut files = Vec::new();
+        for (number, object) in objects.enumerate() {
+            (self.go_on)()?;
+            let path = self.folder.loads.join(format!("{number:06}.sst"));
+            get_file(self.archive, object, self.vfs, &path)?;
+            files.push(path);
+        }
+        Ok(files)
     }
 }
 
@@ -320,11 +328,12 @@ impl Writer<'_> {
         }
     }
 
-    pub(super) fn end_batch(&mut self) -> Result<()> {
+    fn end_batch(&mut self) -> Result<()> {
         self.bytes = 0;
         self.database.write(std::mem::take(&mut self.batch), Durability::NoWal)
     }
 
+    /// Takes files in, after all operations so far.
     pub(super) fn ingest(&mut self, files: &[PathBuf]) -> Result<()> {
         self.end_batch()?;
         self.database.ingest(files)

@@ -5,11 +5,9 @@
 //! and what the part has touched they touch again.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::remove_tree;
 use crate::log_backup::compaction::{self, Complete, Part};
 use crate::log_backup::names::ContentHash;
 use crate::log_backup::net_effect::{OPERATIONS_BYTES_MAX, operations_from_bytes};
-use crate::log_backup::transfer::get_file;
 use crate::restore::apply::{Applier, Position, Writer};
 use crate::restore::plan::{FIRST_SEGMENT, Leg};
 use crate::restore::runs::{LeftOut, PlannedRun};
@@ -132,16 +130,7 @@ impl Applier<'_> {
         if part.files.is_empty() {
             return Ok(());
         }
-        writer.end_batch()?;
-        remove_tree(self.vfs, &self.folder.loads)?;
-        self.vfs.make_dir(&self.folder.loads)?;
-        let mut files = Vec::new();
-        for (number, file) in part.files.iter().enumerate() {
-            (self.go_on)()?;
-            let path = self.folder.loads.join(format!("{number:06}.sst"));
-            get_file(self.archive, &file.object, self.vfs, &path).map_err(of_run)?;
-            files.push(path);
-        }
+        let files = self.fetch(part.files.iter().map(|file| &file.object)).map_err(of_run)?;
         trap!(self.vfs, RestoreRunFetched);
         writer.ingest(&files).map_err(of_run)?;
         trap!(self.vfs, RestoreRunTaken);

@@ -1,6 +1,7 @@
 //! The command line: compact shard by shard, verify, restore with it, and restore without it.
 
-use crate::runs::{all_of, files, small};
+use crate::runs::{files, small};
+use crate::source::all_of;
 use morphkv::Engine;
 use morphkv::Options;
 use serde_json::{Value, json};

@@ -3,7 +3,8 @@
 
 use crate::common::figures::Figures;
 use crate::common::{options, scratch};
-use crate::runs::{all_of, request, small};
+use crate::runs::{request, small};
+use crate::source::all_of;
 use morphkv::log_backup::archive::{Archive, ArchiveOptions};
 use morphkv::log_backup::compact::{State, compact};
 use morphkv::log_backup::fault_store::{Effect, FaultStore, When};

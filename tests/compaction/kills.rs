@@ -2,8 +2,8 @@
 
 use crate::common::figures::Figures;
 use crate::common::{options, scratch};
-use crate::runs::{compactions, request, restored, small};
-use crate::source::{Source, open_archive};
+use crate::runs::{compactions, request, small};
+use crate::source::{self, Source, open_archive};
 use morphkv::log_backup::compact::{State, compact};
 use morphkv::log_backup::verify::verify;
 use morphkv::restore::moment::Moment;
@@ -50,7 +50,7 @@ fn check(source: &Source, what: &str) {
     assert_eq!(work_all(source.directory.path(), &options()).unwrap(), State::Complete, "{what}");
     assert_eq!(compactions(source).len(), 1, "{what}");
     assert_eq!(verify(&source.archive).unwrap().faults, [], "{what}");
-    let found = restored(source, Moment::Latest, source.states.last().unwrap(), what);
+    let found = source::check(source, Moment::Latest, options(), source.states.last().unwrap(), what);
     assert_eq!((found.plan.runs().count(), found.status.left_out.len()), (1, 0), "{what}");
 }
 

@@ -3,7 +3,7 @@
 use crate::common::figures::{Figures, scale};
 use crate::common::{Content, options, scratch};
 use crate::history::{Random, history};
-use crate::source::{Source, State};
+use crate::source::{Source, State, check};
 use morphkv::encoding::{Hierarchical, Natural};
 use morphkv::log_backup::commit::load;
 use morphkv::log_backup::compact::{Report, Request, State as Progress, Until, compact};
@@ -11,8 +11,7 @@ use morphkv::log_backup::migration::{Body, CompactionBody};
 use morphkv::log_backup::{names, verify};
 use morphkv::restore::folder::Found;
 use morphkv::restore::moment::Moment;
-use morphkv::restore::{self};
-use morphkv::{Engine, ErrorKind, Options, Result};
+use morphkv::{ErrorKind, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,30 +50,6 @@ pub fn compactions(source: &Source) -> Vec<CompactionBody> {
     bodies.collect()
 }
 
-/// The content and the caller's internal records of a database.
-pub fn all_of(path: &Path) -> (Content, Content) {
-    let engine = Engine::open(path, options()).unwrap();
-    let content = engine.range(..).unwrap().map(|entry| entry.unwrap()).collect();
-    let internal = engine.internal().scan(..).unwrap().map(|entry| entry.unwrap()).collect();
-    engine.close().unwrap();
-    (content, internal)
-}
-
-/// Restores to a moment, and compares with the model.
-pub fn restored(source: &Source, moment: Moment, expected: &State, what: &str) -> Found {
-    let target = source.directory.path().join("target");
-    let request = restore::Request { moment, timeline: None, replace: false, no_pin: false };
-    let found = restore::run(&target, &source.archive, &request, &options())
-        .unwrap_or_else(|error| panic!("{what}: {moment}: {error:?}"));
-    assert_eq!(found.plan.reached.time, expected.time, "{what}: {moment}");
-    let (content, internal) = all_of(&target);
-    assert!(content == expected.content, "{what}: {moment}: {} of {}", content.len(), expected.content.len());
-    assert_eq!(internal, expected.internal, "{what}: {moment}");
-    Engine::destroy(&target, Options::new()).unwrap();
-    assert!(restore::abort(&target, &Options::new()).unwrap());
-    found
-}
-
 fn segments_of_runs(found: &Found) -> u64 {
     found.plan.runs().map(|run| run.body.end_segment - run.body.first_segment).sum()
 }
@@ -107,7 +82,7 @@ fn moments_of(seed: u64, moments: usize) -> [u64; 5] {
             0 => (Moment::Latest, source.states.last().unwrap()),
             _ => (Moment::Time(state.time), source.at(state.time)),
         };
-        let found = restored(&source, moment, expected, &format!("seed {seed}, number {number}"));
+        let found = check(&source, moment, options(), expected, &format!("seed {seed}, number {number}"));
         assert_eq!(found.status.left_out, [], "seed {seed}");
         with += u64::from(found.plan.runs().next().is_some());
         segments += segments_of_runs(&found);
@@ -198,7 +173,7 @@ fn what_comes_last_counts() {
         for number in 0..3 {
             let state = if number == 0 { inside[0] } else { inside[random.below(inside.len())] };
             let expected = source.at(state.time);
-            let found = restored(&source, Moment::Time(state.time), expected, &format!("seed {seed}"));
+            let found = check(&source, Moment::Time(state.time), options(), expected, &format!("seed {seed}"));
             assert_eq!((found.plan.runs().count(), found.status.left_out.len()), (1, 0), "seed {seed}");
             (restores, segments) = (restores + 1, segments + segments_of_runs(&found));
         }
@@ -245,21 +220,21 @@ fn a_compaction_is_used_exactly_where_it_covers() {
     let report = compact_all(&source, "one", 3, Until::Latest).unwrap();
     let whole = report.end_segment - report.first_segment;
     assert!(whole >= 8, "{report:?}");
-    let found = restored(&source, Moment::Latest, latest(&source), "at its end");
+    let found = check(&source, Moment::Latest, options(), latest(&source), "at its end");
     assert_eq!(segments_of_runs(&found), whole);
     // The last segment of it is cut.
     let before = source.states[source.states.len() - 2].clone();
-    let found = restored(&source, Moment::Time(before.time), &before, "before its end");
+    let found = check(&source, Moment::Time(before.time), options(), &before, "before its end");
     assert_eq!(segments_of_runs(&found), 0);
     source.put("/later", "1");
     source.ship(None);
-    let found = restored(&source, Moment::Latest, latest(&source), "behind its end");
+    let found = check(&source, Moment::Latest, options(), latest(&source), "behind its end");
     assert_eq!(segments_of_runs(&found), whole);
     // A later base snapshot begins behind it.
     source.snapshot();
     source.put("/later", "2");
     source.ship(None);
-    let found = restored(&source, Moment::Latest, latest(&source), "from a later base");
+    let found = check(&source, Moment::Latest, options(), latest(&source), "from a later base");
     assert_eq!(segments_of_runs(&found), 0);
     let report = compact_all(&source, "two", 1, Until::Latest).unwrap();
     assert!(report.first_segment >= found.plan.snapshot.next_segment);
@@ -270,7 +245,7 @@ fn a_compaction_is_used_exactly_where_it_covers() {
     source.note();
     source.ship(None);
     compact_all(&source, "three", 2, Until::Latest).unwrap();
-    let found = restored(&source, Moment::Latest, latest(&source), "over a conversion");
+    let found = check(&source, Moment::Latest, options(), latest(&source), "over a conversion");
     let used: Vec<_> = found.plan.runs().map(|run| run.body.name.as_str()).collect();
     assert_eq!(used, ["two", "three"]);
 }
@@ -281,7 +256,7 @@ fn there_are_empty_shards_and_a_name_is_used_once() {
     let directory = scratch();
     let report = compact_all(&source, "many", 40, Until::Latest).unwrap();
     assert_eq!(report.state, Progress::Complete);
-    let found = restored(&source, Moment::Latest, latest(&source), "many shards");
+    let found = check(&source, Moment::Latest, options(), latest(&source), "many shards");
     assert!(segments_of_runs(&found) > 0);
     let again = work(&source, request("many", 7, 40, directory.path())).unwrap();
     assert!(again.was_done && again.state == Progress::Complete, "{again:?}");
@@ -321,7 +296,7 @@ fn workers_that_race_make_one_compaction() {
         winners += states.iter().filter(|state| **state == Progress::Complete).count();
         let bodies = compactions(&source);
         assert!(states.contains(&Progress::Complete) && bodies.len() == 1, "{states:?}");
-        let found = restored(&source, Moment::Latest, latest(&source), "raced");
+        let found = check(&source, Moment::Latest, options(), latest(&source), "raced");
         assert!(segments_of_runs(&found) > 0);
         // The slower of two attempts has thrown its files away: all that is there is referred to.
         let stored = files(&source.directory.path().join("archive/v1/compactions/raced/data"));
@@ -364,10 +339,10 @@ fn a_shard_that_cannot_be_read_fails_and_the_others_go_on() {
     std::fs::write(&path, good).unwrap();
     let again = work(&source, request("broken", 2, 3, directory.path())).unwrap();
     assert!(again.was_done && again.state == Progress::Failed && again.failure.is_some());
-    let found = restored(&source, Moment::Latest, latest(&source), "with a failed compaction");
+    let found = check(&source, Moment::Latest, options(), latest(&source), "with a failed compaction");
     assert_eq!(segments_of_runs(&found), 0);
     compact_all(&source, "mended", 3, Until::Latest).unwrap();
-    let found = restored(&source, Moment::Latest, latest(&source), "with another one");
+    let found = check(&source, Moment::Latest, options(), latest(&source), "with another one");
     assert!(segments_of_runs(&found) > 0);
 }
 
@@ -388,7 +363,7 @@ fn a_segment_that_is_not_there_yet_is_waited_for() {
     }
     std::fs::write(&path, bytes).unwrap();
     assert_eq!(work(&source, request("late", 2, 2, directory.path())).unwrap().state, Progress::Complete);
-    let found = restored(&source, Moment::Latest, latest(&source), "late");
+    let found = check(&source, Moment::Latest, options(), latest(&source), "late");
     assert!(segments_of_runs(&found) > 0);
 }
 
@@ -413,7 +388,7 @@ fn a_damaged_compaction_is_found_and_never_fails_a_restore() {
                 None => std::fs::remove_file(path).unwrap(),
             }
             let what = format!("{}: {wrong:?}", path.display());
-            let found = restored(&source, Moment::Latest, latest(&source), &what);
+            let found = check(&source, Moment::Latest, options(), latest(&source), &what);
             let faults = verify::verify(&source.archive).unwrap().faults;
             // SPEC has done its work.
             let is_spec = path.ends_with("SPEC");
@@ -426,7 +401,7 @@ fn a_damaged_compaction_is_found_and_never_fails_a_restore() {
         std::fs::write(path, bytes).unwrap();
     }
     assert_eq!(verify::verify(&source.archive).unwrap(), sound);
-    assert_eq!(restored(&source, Moment::Latest, latest(&source), "mended").status.left_out, []);
+    assert_eq!(check(&source, Moment::Latest, options(), latest(&source), "mended").status.left_out, []);
     figures
         .with("objects", objects.len())
         .with("damaged", damaged)

@@ -1,7 +1,7 @@
 //! A log that the shipper itself has stored, loads and base snapshots among it, compacted and restored.
 
 use crate::common::{content, fill, options, sample, scratch};
-use crate::runs::all_of;
+use crate::source::all_of;
 use morphkv::encoding::Hierarchical;
 use morphkv::log_backup::archive::{Archive, ArchiveOptions};
 use morphkv::log_backup::attach::{TakeOver, attach};

@@ -1,8 +1,8 @@
 //! The command line: start, step, status, run, abort.
 
 use crate::common::options;
-use crate::moments::all_of;
 use crate::source::Source;
+use crate::source::all_of;
 use morphkv::encoding::Natural;
 use morphkv::{Engine, Options};
 use serde_json::Value;

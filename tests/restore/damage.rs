@@ -3,8 +3,8 @@
 use crate::common::figures::{Figures, scale};
 use crate::common::options;
 use crate::history::history;
-use crate::moments::{all_of, request};
 use crate::source::{Source, State};
+use crate::source::{all_of, request};
 use morphkv::encoding::{Hierarchical, Natural};
 use morphkv::log_backup::names;
 use morphkv::restore::moment::Moment;

@@ -3,8 +3,8 @@
 use crate::common::figures::Figures;
 use crate::common::{Content, content, options};
 use crate::history::Random;
-use crate::moments::{all_of, request};
 use crate::source::{Source, open_archive};
+use crate::source::{all_of, request};
 use morphkv::encoding::{Hierarchical, Natural};
 use morphkv::log_backup::compact::{self, Until};
 use morphkv::restore::moment::Moment;

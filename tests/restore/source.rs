@@ -12,6 +12,9 @@ use morphkv::log_backup::segment::{SegmentStart, SegmentWriter, Trailer};
 use morphkv::log_backup::snapshot_format::{Manifest, SnapshotPlace};
 use morphkv::log_backup::snapshot_transfer::store_snapshot;
 use morphkv::log_backup::transfer::{hash_file, put_file};
+use morphkv::restore::folder::Found;
+use morphkv::restore::moment::Moment;
+use morphkv::restore::{self, Request};
 use morphkv::testing::RealVfs;
 use morphkv::testing::attachment::{self, Attachment, Load, LoadState};
 use morphkv::testing::frames::{Entry, LogReader};
@@ -348,4 +351,31 @@ fn engine_encoding(engine: &Engine) -> Arc<dyn KeyEncoding> {
         "natural" => Arc::new(Natural),
         _ => Arc::new(morphkv::encoding::Hierarchical),
     }
+}
+
+pub fn request(moment: Moment) -> Request {
+    Request { moment, timeline: None, replace: false, no_pin: false }
+}
+
+/// The content and the caller's internal records of a database.
+pub fn all_of(path: &Path) -> (Content, Content) {
+    let engine = Engine::open(path, options()).unwrap();
+    let content = engine.range(..).unwrap().map(|entry| entry.unwrap()).collect();
+    let internal = engine.internal().scan(..).unwrap().map(|entry| entry.unwrap()).collect();
+    engine.close().unwrap();
+    (content, internal)
+}
+
+/// Restores to a moment, and compares with the model.
+pub fn check(source: &Source, moment: Moment, options: Options, expected: &State, what: &str) -> Found {
+    let target = source.directory.path().join("target");
+    let found = restore::run(&target, &source.archive, &request(moment), &options)
+        .unwrap_or_else(|error| panic!("{what}: {moment}: {error:?}"));
+    assert_eq!(found.plan.reached.time, expected.time, "{what}: {moment}");
+    let (content, internal) = all_of(&target);
+    assert!(content == expected.content, "{what}: {moment}: {} of {}", content.len(), expected.content.len());
+    assert_eq!(internal, expected.internal, "{what}: {moment}");
+    Engine::destroy(&target, Options::new()).unwrap();
+    assert!(restore::abort(&target, &Options::new()).unwrap());
+    found
 }

@@ -3,7 +3,7 @@
 use crate::common::figures::Figures;
 use crate::common::options;
 use crate::kills::source;
-use crate::moments::{all_of, request};
+use crate::source::{all_of, request};
 use morphkv::log_backup::archive::{Archive, ArchiveOptions};
 use morphkv::log_backup::fault_store::{Effect, FaultStore, When};
 use morphkv::log_backup::names::ObjectName;
