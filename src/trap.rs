@@ -477,4 +477,5 @@ mod armed {
 }
 
 #[cfg(all(test, feature = "traps"))]
+#[path = "trap/tests.rs"]
 mod tests;
