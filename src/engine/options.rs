@@ -185,7 +185,7 @@ impl Options {
         self
     }
 
-    /// Threads of a conversion and of RocksDB's background work. Default: the available cores.
+    /// Threads of a conversion, of RocksDB's background work, and of opening files at start. Default: the available cores.
     #[must_use]
     pub fn parallelism(mut self, threads: usize) -> Self {
         self.parallelism = threads.max(1);

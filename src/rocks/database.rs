@@ -3,13 +3,14 @@
 use super::settings::LEVEL0_FILES_MAX;
 use super::write::Wait;
 use super::{Cursor, Durability, Settings, Snapshot, WriteBatch, error};
+use crate::encoding::Comparator;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, Vfs};
 use crate::layout::{DATA_FAMILY, INTERNAL_FAMILY, ROCKSDB_CURRENT};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BottommostLevelCompaction, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, DBPinnableSlice, FlushOptions,
-    IngestExternalFileOptions, ReadOptions, WaitForCompactOptions,
+    IngestExternalFileOptions, Options, ReadOptions, WaitForCompactOptions,
 };
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -76,15 +77,21 @@ fn never_made(path: &Path) -> PathBuf {
     path.join(".")
 }
 
-fn families(settings: &Settings, with_internal: bool) -> Vec<ColumnFamilyDescriptor> {
-    let mut internal = settings.clone();
-    internal.comparator = crate::encoding::Comparator::Bytewise;
-    internal.write_buffer_bytes = settings.write_buffer_bytes.min(4 << 20);
-    let mut families = vec![ColumnFamilyDescriptor::new(DATA_FAMILY, settings.options())];
+/// The options of a database and of its column families. Made once and copied: RocksDB makes a block cache for each, and
+/// all of one database share one.
+fn families(settings: &Settings, with_internal: bool) -> (Options, Vec<ColumnFamilyDescriptor>) {
+    let options = settings.options();
+    let mut families = vec![ColumnFamilyDescriptor::new(DATA_FAMILY, options.clone())];
     if with_internal {
-        families.push(ColumnFamilyDescriptor::new(INTERNAL_FAMILY, internal.options()));
+        let mut internal = match settings.comparator {
+            Comparator::Bytewise => options.clone(),
+            // A comparator cannot be taken back.
+            Comparator::SlashSpans => Settings { comparator: Comparator::Bytewise, ..settings.clone() }.options(),
+        };
+        internal.set_write_buffer_size(settings.write_buffer_bytes().min(4 << 20));
+        families.push(ColumnFamilyDescriptor::new(INTERNAL_FAMILY, internal));
     }
-    families
+    (options, families)
 }
 
 impl Database {
@@ -97,11 +104,11 @@ impl Database {
     /// # Errors
     /// The directory may hold part of a database; it has no marker, so nobody takes it for one.
     pub fn create(path: &Path, settings: &Settings) -> Result<Self> {
-        let mut options = settings.options();
+        let (mut options, families) = families(settings, true);
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         options.set_error_if_exists(true);
-        let db = DB::open_cf_descriptors(&options, path, families(settings, true))
+        let db = DB::open_cf_descriptors(&options, path, families)
             .map_err(|source| error("create the database", path, source))?;
         Ok(Database::over(db, path, true, settings))
     }
@@ -112,9 +119,9 @@ impl Database {
     /// Those of RocksDB.
     #[cfg(feature = "traps")]
     pub fn create_data_only(path: &Path, settings: &Settings) -> Result<Self> {
-        let mut options = settings.options();
+        let (mut options, families) = families(settings, false);
         options.create_if_missing(true);
-        let db = DB::open_cf_descriptors(&options, path, families(settings, false))
+        let db = DB::open_cf_descriptors(&options, path, families)
             .map_err(|source| error("create the database", path, source))?;
         Ok(Database::over(db, path, false, settings))
     }
@@ -126,7 +133,8 @@ impl Database {
     /// RocksDB may have written a new MANIFEST and WAL file; no data is changed.
     pub fn open(vfs: &dyn Vfs, path: &Path, settings: &Settings) -> Result<Self> {
         require_database(vfs, path)?;
-        let db = DB::open_cf_descriptors(&settings.options(), path, families(settings, true))
+        let (options, families) = families(settings, true);
+        let db = DB::open_cf_descriptors(&options, path, families)
             .map_err(|source| error("open the database", path, source))?;
         Ok(Database::over(db, path, true, settings))
     }
@@ -137,9 +145,9 @@ impl Database {
     /// As [`Database::open`]; the empty family may have been added.
     pub fn open_adding_internal(vfs: &dyn Vfs, path: &Path, settings: &Settings) -> Result<Self> {
         require_database(vfs, path)?;
-        let mut options = settings.options();
+        let (mut options, families) = families(settings, true);
         options.create_missing_column_families(true);
-        let db = DB::open_cf_descriptors(&options, path, families(settings, true))
+        let db = DB::open_cf_descriptors(&options, path, families)
             .map_err(|source| error("open the database", path, source))?;
         Ok(Database::over(db, path, true, settings))
     }
@@ -152,8 +160,7 @@ impl Database {
         require_database(vfs, path)?;
         let listed = super::describe::list_families(path)?;
         let has_internal = listed.iter().any(|name| name == INTERNAL_FAMILY);
-        let options = settings.options();
-        let families = families(settings, has_internal);
+        let (options, families) = families(settings, has_internal);
         let db = DB::open_cf_descriptors_read_only(&options, never_made(path), families, false)
             .map_err(|source| error("open the database read only", path, source))?;
         Ok(Database { read_only: true, ..Database::over(db, path, has_internal, settings) })

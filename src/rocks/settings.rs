@@ -66,13 +66,13 @@ pub struct Settings {
     pub comparator: Comparator,
     /// Compression of new SST files.
     pub compression: Compression,
-    /// Bytes of block cache, unless `shared` is set.
+    /// Bytes of block cache for all column families together, unless `shared` is set.
     pub cache_bytes: usize,
     /// Bytes of one memtable.
     pub write_buffer_bytes: usize,
     /// Cache and write buffers shared with other databases.
     pub shared: Option<SharedMemory>,
-    /// Background threads.
+    /// Background threads, and threads that open files when the database is opened.
     pub parallelism: usize,
     /// WAL files are kept for the log backup: `LOG_BACKUP` stands in the directory.
     pub keep_wal: bool,
@@ -114,7 +114,11 @@ const MANIFEST_STEP_BYTES: usize = 64 << 10;
 const BLOCK_BYTES: usize = 16 << 10;
 
 impl Settings {
-    /// The options of the database and of every column family.
+    pub(super) fn write_buffer_bytes(&self) -> usize {
+        self.write_buffer_bytes.max(64 << 10)
+    }
+
+    /// The options of the database and of its data family.
     pub(super) fn options(&self) -> Options {
         let mut options = Options::default();
         let mut table = BlockBasedOptions::default();
@@ -130,8 +134,6 @@ impl Settings {
         if self.bulk {
             options.set_max_open_files(BULK_OPEN_FILES);
             options.set_disable_auto_compactions(true);
-            // RocksDB starts 16 threads for each opening, however few files there are, and a place is looked at often.
-            options.set_max_file_opening_threads(1);
             table.set_cache_index_and_filter_blocks(true);
         }
         table.set_block_size(BLOCK_BYTES);
@@ -143,9 +145,12 @@ impl Settings {
             options.set_comparator(self.comparator.name(), Box::new(|a, b| Comparator::SlashSpans.compare(a, b)));
         }
         options.set_compression_type(self.compression.rocks());
-        options.set_write_buffer_size(self.write_buffer_bytes.max(64 << 10));
+        options.set_write_buffer_size(self.write_buffer_bytes());
         options.set_level_compaction_dynamic_level_bytes(true);
         options.increase_parallelism(parallelism);
+        // RocksDB's default, 16, is how many threads it starts for each opening, however few files there are. A conversion
+        // looks at a place often.
+        options.set_max_file_opening_threads(if self.bulk { 1 } else { parallelism });
         options.set_max_subcompactions(parallelism as u32);
         // One batch may write both families; without a WAL, only an atomic flush keeps it whole.
         options.set_atomic_flush(true);
