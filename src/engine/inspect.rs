@@ -1,10 +1,11 @@
 //! Looking at a place without a lock and without writing: what stands there, and what the next open would do.
 
 use super::options::Options;
+use crate::attachment::{self, Cause};
 use crate::control::BYTES_MAX;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::fs::{FileKind, Vfs, tree_size};
-use crate::layout::Layout;
+use crate::layout::{Layout, UNSHIPPED};
 use crate::marker::Sealed;
 use crate::place::decide::{self, Action, Change, Live};
 use crate::place::journal::{Journal, Phase};
@@ -12,6 +13,7 @@ use crate::place::{self, Sight};
 use crate::rocks::{Database, Settings};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use uuid::Uuid;
 
 /// What stands at one of the names beside a database, or at its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -24,6 +26,21 @@ pub struct Sibling {
     pub state: String,
     /// Bytes in its files.
     pub bytes: u64,
+}
+
+/// The log archive that a database is attached to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AttachedTo {
+    /// The archive's URL, without credentials; `None`: what says so is damaged, and the database cannot be opened.
+    pub archive: Option<String>,
+    /// The timeline that this directory writes.
+    pub timeline: Option<Uuid>,
+    /// Why that timeline began.
+    pub cause: Option<Cause>,
+    /// The log from before the last conversion is still to be shipped: another conversion has to wait for it.
+    pub unshipped_before_conversion: bool,
+    /// Why it cannot be read.
+    pub reason: Option<String>,
 }
 
 /// What [`inspect`] saw.
@@ -57,6 +74,8 @@ pub struct Inspection {
     pub journal: Option<Journal>,
     /// Whether it is attached to a log archive.
     pub attached: bool,
+    /// To which, if it is.
+    pub attachment: Option<AttachedTo>,
     /// Everything that belongs, or may belong, to it.
     pub siblings: Vec<Sibling>,
 }
@@ -114,6 +133,7 @@ fn look(vfs: &dyn Vfs, layout: &Layout, options: &Options) -> Result<Inspection>
         None => legacy.then(|| crate::encoding::EncodingId::of(&crate::encoding::SlashSpans)),
     };
     let siblings = siblings(vfs, layout, &sight)?;
+    let attachment = attached_to(vfs, layout)?;
     Ok(Inspection {
         path: layout.live.display().to_string(),
         encoding: encoding.as_ref().map(|id| id.name.clone()),
@@ -127,10 +147,28 @@ fn look(vfs: &dyn Vfs, layout: &Layout, options: &Options) -> Result<Inspection>
         entries_estimate: entries_estimate(vfs, layout, options, legacy, &sight),
         bytes: siblings.iter().find(|sibling| sibling.role == "live").map_or(0, |sibling| sibling.bytes),
         sealed: sight.marker.as_ref().and_then(|marker| marker.sealed.clone()),
-        attached: vfs.stat(&layout.live.join(crate::layout::LOG_BACKUP))?.is_some(),
+        attached: attachment.is_some(),
+        attachment,
         journal: sight.journal,
         siblings,
     })
+}
+
+fn attached_to(vfs: &dyn Vfs, layout: &Layout) -> Result<Option<AttachedTo>> {
+    let found = match attachment::read(vfs, &layout.live) {
+        Ok(None) => return Ok(None),
+        Ok(Some(found)) => Ok(found),
+        Err(error) if error.kind() == ErrorKind::Io => return Err(error),
+        Err(error) => Err(error.to_string()),
+    };
+    let said = found.as_ref().ok();
+    Ok(Some(AttachedTo {
+        archive: said.map(|found| found.archive.clone()),
+        timeline: said.map(|found| found.timeline),
+        cause: said.map(|found| found.cause),
+        unshipped_before_conversion: vfs.stat(&layout.live.join(UNSHIPPED))?.is_some(),
+        reason: found.err(),
+    }))
 }
 
 /// The name of a place's state.

@@ -73,6 +73,37 @@ fn a_log_is_attached_shipped_shown_and_detached() {
 }
 
 #[test]
+fn inspect_tells_of_the_archive_without_opening_anything() {
+    let place = Place::with_keys("natural", &["a", "b"]);
+    let url = url(&place);
+    let inspect = || object(place.run("inspect", &["--json"]));
+    assert_eq!((inspect()["attached"].clone(), inspect()["attachment"].clone()), (false.into(), Value::Null));
+    let attached = object(log(&place, "attach", &["--archive", &url, "--json"]));
+    let seen = inspect()["attachment"].clone();
+    assert_eq!(
+        (&seen["archive"], &seen["timeline"], &seen["cause"]),
+        (&url.clone().into(), &attached["timeline"], &"init".into())
+    );
+    assert_eq!((&seen["unshipped_before_conversion"], &seen["reason"]), (&false.into(), &Value::Null));
+    place.run("convert", &["--to", "hierarchical"]).expect(0);
+    let seen = inspect()["attachment"].clone();
+    assert_eq!((&seen["cause"], &seen["unshipped_before_conversion"]), (&"conversion".into(), &true.into()));
+    assert_ne!(seen["timeline"], attached["timeline"]);
+    let shown = String::from_utf8(place.run("inspect", &[]).stdout).unwrap();
+    assert!(shown.contains(&url) && shown.contains("to be shipped"), "{shown}");
+
+    let file = place.database.join("LOG_BACKUP");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[10] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let seen = inspect();
+    assert_eq!((&seen["attached"], &seen["attachment"]["archive"]), (&true.into(), &Value::Null));
+    assert!(seen["attachment"]["reason"].as_str().unwrap().contains("LOG_BACKUP"), "{seen}");
+    let refused = place.run("put", &["c", "3"]);
+    assert!(refused.code == 2 && refused.stderr.contains("morphkv inspect"), "{refused:?}");
+}
+
+#[test]
 fn the_section_of_the_readme_works_as_typed() {
     let archive = tempfile::tempdir().unwrap();
     let url = format!("file://{}", archive.path().join("shard-7").display());

@@ -35,8 +35,13 @@ pub fn rows(seen: &inspect::Inspection) -> Vec<(&str, String)> {
     if let Some(sealed) = &seen.sealed {
         rows.push(("sealed with", format!("{} entries, {}", output::count(sealed.entries), sealed.digest)));
     }
-    if seen.attached {
-        rows.push(("log archive", "attached".into()));
+    if let Some(attachment) = &seen.attachment {
+        let archive = attachment.archive.clone().or_else(|| attachment.reason.clone()).unwrap_or_default();
+        rows.push(("log archive", archive));
+        rows.extend(attachment.timeline.map(|timeline| ("timeline", timeline.to_string())));
+        if attachment.unshipped_before_conversion {
+            rows.push(("to be shipped", "the log from before the last conversion: another one has to wait".into()));
+        }
     }
     let beside = seen.siblings.iter().filter(|sibling| sibling.state != "absent" && sibling.role != "live");
     rows.extend(beside.map(|sibling| {
