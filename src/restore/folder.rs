@@ -23,7 +23,7 @@ use crate::lock::PlaceLock;
 use crate::place::restore_phase::{RESTORE_FORMAT, RestorePhase};
 use crate::restore::moment::Moment;
 use crate::restore::plan::Plan;
-use crate::restore::runs::LeftOut;
+pub use crate::restore::state::{Failure, Status, Step};
 use crate::trap::trap;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -52,6 +52,21 @@ pub struct Spec {
     pub replace: bool,
     /// No pin is taken: the archive cannot be written.
     pub no_pin: bool,
+    /// When it was created, in microseconds of the Unix epoch.
+    pub created: u64,
+    /// It is done in two phases, while a compaction is at work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub two_phase: Option<TwoPhase>,
+}
+
+/// What a restore in two phases waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TwoPhase {
+    /// The name of the compaction.
+    pub compaction: String,
+    /// How long it is waited for after the creation of the restore, in microseconds; none, or none above 0: for ever.
+    pub wait_timeout: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,65 +75,6 @@ struct PlanFile {
     format: u32,
     restore: Uuid,
     plan: Plan,
-}
-
-/// What a restore does next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Step {
-    /// Download the base snapshot.
-    Fetch,
-    /// Apply the log.
-    Apply,
-    /// Move it in.
-    Install,
-    /// Remove what was needed on the way.
-    Clear,
-}
-
-impl Step {
-    /// Its name for people and for `--json`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Step::Fetch => "fetch",
-            Step::Apply => "apply",
-            Step::Install => "install",
-            Step::Clear => "clear",
-        }
-    }
-}
-
-/// Why the last attempt has ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Failure {
-    /// The step that it was at.
-    pub step: Step,
-    /// The kind of the error.
-    pub kind: String,
-    /// What it said.
-    pub message: String,
-}
-
-/// How far a restore has come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Status {
-    /// The version of the format.
-    pub format: u32,
-    /// The restore's id.
-    pub restore: Uuid,
-    /// How often it was written.
-    pub generation: u64,
-    /// Under way, or complete.
-    pub phase: RestorePhase,
-    /// What comes next.
-    pub step: Step,
-    /// What the last attempt failed of; going on clears it.
-    pub failure: Option<Failure>,
-    /// Planned compactions that could not be used; the log was gone through instead.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left_out: Vec<LeftOut>,
 }
 
 /// The folder of a restore.
@@ -239,9 +195,7 @@ impl Folder {
         let file = PlanFile { format: RESTORE_FORMAT, restore, plan };
         self.write_file(vfs, RESTORE_PLAN, &file, PLAN_BYTES_MAX)?;
         trap!(vfs, RestorePlanWritten);
-        let phase = RestorePhase::Running;
-        let (step, failure, left_out) = (Step::Fetch, None, Vec::new());
-        let status = Status { format: RESTORE_FORMAT, restore, generation: 1, phase, step, failure, left_out };
+        let status = Status::new(restore, spec.two_phase.is_some());
         self.write_file(vfs, RESTORE_STATUS, &status, control::BYTES_MAX)?;
         vfs.sync_dir(&self.target.parent)?;
         trap!(vfs, RestoreBegun);

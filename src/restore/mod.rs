@@ -19,6 +19,9 @@ pub mod log;
 pub mod moment;
 pub mod plan;
 pub mod runs;
+pub mod state;
+#[cfg(test)]
+mod state_tests;
 mod unreachable;
 mod worker;
 
