@@ -292,6 +292,14 @@ mod armed {
         RestoreCleared = "morphkv-trap-restore-cleared",
         /// restore: it is being aborted, and the database that it made is gone.
         RestoreDatabaseDropped = "morphkv-trap-restore-database-dropped",
+        /// restore in two phases: the record of a run is made.
+        PhaseRunMade = "morphkv-trap-phase-run-made",
+        /// restore in two phases: a worker has begun.
+        PhaseWorkerBegun = "morphkv-trap-phase-worker-begun",
+        /// restore in two phases: a worker has done its part, and does not say so yet.
+        PhaseWorkerDone = "morphkv-trap-phase-worker-done",
+        /// restore in two phases: the run has a result, and its worker lives.
+        PhaseWorkerEnded = "morphkv-trap-phase-worker-ended",
         /// truncate: the archive is pinned, nothing was looked at.
         TruncatePinned = "morphkv-trap-truncate-pinned",
         /// truncate: the list of what is doomed is about to be written.

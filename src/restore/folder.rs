@@ -6,6 +6,7 @@
 //! | `SPEC` | what was asked for | once |
 //! | `PLAN` | what is read, frozen | once |
 //! | `STATUS` | how far it has come | last of the three, and replaced with each step |
+//! | `runs/1`, `runs/2` | the runs of the two phases | |
 //! | `db/` | the database that is being made, a database place of its own | |
 //! | `loads/` | files of a bulk load on their way into it | |
 //!
@@ -20,6 +21,7 @@ use crate::layout::{
     Layout, RESTORE_DATABASE, RESTORE_LOADS, RESTORE_LOCK, RESTORE_PLAN, RESTORE_SPEC, RESTORE_STATUS, TEMPORARY_SUFFIX,
 };
 use crate::lock::PlaceLock;
+use crate::log_backup::names::ContentHash;
 use crate::place::restore_phase::{RESTORE_FORMAT, RestorePhase};
 use crate::restore::moment::Moment;
 use crate::restore::plan::Plan;
@@ -108,6 +110,13 @@ impl Found {
     /// Whether the database is at its place.
     pub fn is_complete(&self) -> bool {
         self.status.phase == RestorePhase::Complete
+    }
+
+    /// What was asked for and what is read, as hashes.
+    pub(super) fn hashes(&self) -> Result<(ContentHash, ContentHash)> {
+        let spec = control::encode(WRITE, &self.spec)?;
+        let plan = control::encode_within(WRITE, &self.plan, PLAN_BYTES_MAX)?;
+        Ok((ContentHash::of(&spec), ContentHash::of(&plan)))
     }
 }
 
@@ -205,8 +214,13 @@ impl Folder {
     /// Replaces STATUS.
     ///
     /// # Errors
-    /// The old one stands, or the new one; `found` says the old one.
+    /// `Conflict`: it is not what `found` says; else the old one stands, or the new one. `found` says the old one.
     pub fn note(&self, vfs: &dyn Vfs, found: &mut Found, change: impl FnOnce(&mut Status)) -> Result<()> {
+        let stands = self.read_file::<Status>(vfs, RESTORE_STATUS, control::BYTES_MAX)?;
+        if stands.as_ref() != Some(&found.status) {
+            let message = "somebody else has written it meanwhile";
+            return Err(Error::new(ErrorKind::Conflict, WRITE, message).at(self.path.join(RESTORE_STATUS)));
+        }
         let mut status = found.status.clone();
         change(&mut status);
         status.generation += 1;

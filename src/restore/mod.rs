@@ -17,12 +17,16 @@ pub mod folder;
 mod install;
 pub mod log;
 pub mod moment;
+mod phases;
 pub mod plan;
+pub mod record;
 pub mod runs;
+mod sighting;
 pub mod state;
 #[cfg(test)]
 mod state_tests;
 mod unreachable;
 mod worker;
 
+pub use phases::{Part, worker};
 pub use worker::{Request, abort, go_on, preview, run, start, status, step};

@@ -19,6 +19,7 @@ use crate::restore::install::{install, require_target, seal};
 use crate::restore::log::ArchiveLog;
 use crate::restore::moment::Moment;
 use crate::restore::plan::{Plan, plan};
+use crate::restore::record::require_no_worker;
 use crate::restore::runs::LeftOut;
 use crate::trap::trap;
 use std::path::Path;
@@ -122,6 +123,7 @@ pub(super) fn begin(
     let lock = folder.lock(&**vfs)?;
     // Looked at again, now that nobody else can begin one.
     require_none_under_way(&**vfs, folder)?;
+    require_no_worker(&**vfs, folder)?;
     clear(&**vfs, folder)?;
     let found = folder.begin(&**vfs, spec, plan)?;
     drop(pin);
@@ -327,8 +329,12 @@ impl Work<'_> {
         })
     }
 
+    /// Notes why it could not go on, once.
     pub(super) fn failed(&self, found: &mut Found, error: Error) -> Error {
         let failure = Failure { step: found.status.step, kind: error.kind().name().into(), message: error.to_string() };
+        if found.status.failure.as_ref() == Some(&failure) {
+            return error;
+        }
         if let Err(second) = self.folder.note(&**self.vfs, found, |status| status.failure = Some(failure)) {
             tracing::warn!(%second, "why the restore has stopped could not be noted");
         }
@@ -409,6 +415,7 @@ pub fn abort(target: &Path, options: &Options) -> Result<bool> {
         return Ok(false);
     }
     let lock = folder.lock(&*vfs)?;
+    require_no_worker(&*vfs, &folder)?;
     if let Some(found) = folder.read(&*vfs)?.filter(|found| !found.is_complete()) {
         require_not_installed(&vfs, &folder, &found.spec)?;
     }
