@@ -13,6 +13,7 @@
 
 mod apply;
 mod compacted;
+pub mod coordinator;
 pub mod folder;
 mod install;
 pub mod log;
