@@ -20,13 +20,14 @@ use crate::log_backup::pin::Pin;
 use crate::place::restore_phase::RestorePhase;
 use crate::restore::folder::{Folder, Found, TwoPhase};
 use crate::restore::phases::{Part, worker};
-use crate::restore::record::Record;
+use crate::restore::record::{Record, Standing};
 use crate::restore::sighting;
 use crate::restore::state::{
-    Action, Change, Compaction, Mode, Observed, Persisted, RESTARTS_MAX, Run, Step, Waiting, WorkerPhase, next,
+    Action, Cause, Change, Compaction, Mode, Observed, Persisted, RESTARTS_MAX, Run, Step, Waiting, WorkerPhase, next,
 };
 use crate::restore::worker::{self as steps, Request, Work};
 use crate::trap::trap;
+use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -428,11 +429,49 @@ impl<'a> Coordinator<'a> {
     }
 }
 
-/// What stands of the run of a phase of a restore; `None`: no record of its own.
+/// What stands of the run of a phase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RunView {
+    /// 1 or 2.
+    pub phase: u32,
+    /// `foreign`, `waiting`, `died`, `alive`, `ok` or `failed`.
+    pub state: &'static str,
+    /// How often a worker has begun.
+    pub attempts: u32,
+    /// Why it has failed, or what the last worker that could say something said.
+    pub failure: Option<Cause>,
+    /// How it goes through the log.
+    pub mode: Option<Mode>,
+}
+
+/// What stands of the runs of a restore in two phases; none once it is complete.
 ///
 /// # Errors
 /// `Corrupt`, `Unsupported`, `Io`.
-pub fn run_of(found: &Found, target: &Path, phase: WorkerPhase, options: &Options) -> Result<Run> {
+pub fn runs(found: &Found, target: &Path, options: &Options) -> Result<Vec<RunView>> {
     let vfs = options.file_operations()?;
-    Record::of(&*vfs, &Folder::of(target)?, found.spec.restore, phase).observe()
+    let folder = Folder::of(target)?;
+    let mut runs = Vec::new();
+    for phase in [WorkerPhase::Snapshot, WorkerPhase::Log] {
+        let record = Record::of(&*vfs, &folder, found.spec.restore, phase);
+        let observed = record.observe()?;
+        let (mut attempts, mut failure, mut mode) = (0, None, None);
+        if let Standing::Ours(run) = record.run()? {
+            (attempts, failure, mode) = (run.attempts, run.failure, run.mode);
+        }
+        let state = match observed {
+            Run::Absent => continue,
+            Run::Foreign => "foreign",
+            Run::Idle { attempts: 0, .. } => "waiting",
+            Run::Idle { .. } => "died",
+            Run::Alive => "alive",
+            Run::Ok { .. } => "ok",
+            Run::Failed(cause) => {
+                failure = Some(cause);
+                "failed"
+            }
+        };
+        runs.push(RunView { phase: phase.number(), state, attempts, failure, mode });
+    }
+    Ok(runs)
 }
