@@ -162,8 +162,8 @@ impl Worker<'_> {
 
     fn work(&self, found: &Found, run: &RunFile) -> Result<Outcome> {
         let mut found = found.clone();
-        if let (Some(mode), Some(two_phase)) = (&run.mode, &found.spec.two_phase) {
-            found.plan = sighting::planned(&found.plan, &two_phase.compaction, mode);
+        if let Some(mode) = &run.mode {
+            found.plan = sighting::planned(&found.plan, mode);
         }
         found.status.step = self.phase.step();
         debug_assert!(matches!(found.status.step, Step::Fetch | Step::Apply));

@@ -105,19 +105,15 @@ fn covers(archive: &Archive, plan: &Plan, run: &PlannedRun) -> Result<PlannedRun
     Ok(run.clone())
 }
 
-/// The plan, with the compactions that this mode uses.
-pub(super) fn planned(plan: &Plan, name: &str, mode: &Mode) -> Plan {
+/// The plan, with the compaction if this mode uses it.
+pub(super) fn planned(plan: &Plan, mode: &Mode) -> Plan {
     let mut plan = plan.clone();
     for leg in &mut plan.legs {
-        match mode {
-            Mode::Raw(_) => leg.runs.retain(|run| run.body.name != name),
-            Mode::Fast(fast) if fast.body.timeline == leg.timeline => {
-                let (first, end) = (fast.body.first_segment, fast.body.end_segment);
-                leg.runs.retain(|run| run.body.end_segment <= first || run.body.first_segment >= end);
-                leg.runs.push(fast.clone());
-                leg.runs.sort_by_key(|run| run.body.first_segment);
-            }
-            Mode::Fast(_) => {}
+        leg.runs.clear();
+        if let Mode::Fast(run) = mode
+            && run.body.timeline == leg.timeline
+        {
+            leg.runs.push(run.clone());
         }
     }
     plan

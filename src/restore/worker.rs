@@ -114,7 +114,11 @@ pub(super) fn begin(
     };
     require_none_under_way(&**vfs, folder)?;
     require_target(&mut Place::lock(Arc::clone(vfs), &folder.target.live)?.of_restore(), &spec)?;
-    let (plan, pin) = planned(archive, request, options)?;
+    let (mut plan, pin) = planned(archive, request, options)?;
+    if two_phase.is_some() {
+        // The one that was asked for, or none: what phase 2 uses is decided once, when its run is made.
+        plan.legs.iter_mut().for_each(|leg| leg.runs.clear());
+    }
     if !folder.stands(&**vfs)? {
         vfs.make_dir(&folder.path)?;
         vfs.sync_dir(&folder.target.parent)?;
