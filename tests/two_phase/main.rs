@@ -1,6 +1,7 @@
 //! Restores in two phases: every way in which the compaction can settle, every way in which coordinator and workers can
 //! die, what belongs to another restore, damage, and the command line.
 
+mod command;
 #[path = "../common/mod.rs"]
 mod common;
 mod compactions;

@@ -199,7 +199,7 @@ impl What {
             return self.preview(output);
         }
         let found = if self.phases.two_phase {
-            phases::start(&self)?
+            phases::start(self)?
         } else {
             restore::start(&self.target.path, &self.archive()?, &self.request()?, &self.options())?
         };
@@ -211,8 +211,8 @@ impl What {
             return self.preview(output);
         }
         let status = restore::status(&self.target.path, &Options::new())?;
-        if phases::concerns(&self, status.as_ref()) {
-            let found = phases::run(&self, status, output)?;
+        if phases::concerns(self, status.as_ref()) {
+            let found = phases::run(self, status, output)?;
             return self.target.show(output, &found);
         }
         let meter = Meter::new(output);
