@@ -118,3 +118,87 @@ pub(super) fn planned(plan: &Plan, mode: &Mode) -> Plan {
     }
     plan
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoding::EncodingId;
+    use crate::log_backup::compaction::COMPACTION_FORMAT;
+    use crate::log_backup::migration::SnapshotBody;
+    use crate::log_backup::names::ContentHash;
+    use crate::restore::moment::Moment;
+    use crate::restore::plan::{Leg, Limit, Reached};
+    use uuid::Uuid;
+
+    const fn id(number: u128) -> Uuid {
+        Uuid::from_u128(number)
+    }
+
+    fn encoding(name: &str) -> EncodingId {
+        EncodingId { name: name.into(), revision: 1 }
+    }
+
+    /// Segments 5 to 9 of timeline 1 to its end at 90, then 0 to 3 of timeline 2, of which the last write in is 30.
+    fn plan() -> Plan {
+        let leg = |timeline, first, end, sequence, chain| Leg {
+            timeline: id(timeline),
+            encoding: encoding("natural"),
+            first_segment: first,
+            end_segment: end,
+            limit: Limit { sequence, time: u64::MAX },
+            chain: Some(ContentHash(chain)),
+            runs: Vec::new(),
+        };
+        let manifest = ObjectReference { name: names::head(), size: 1, hash: ContentHash(1) };
+        Plan {
+            archive: id(9),
+            generation: 1,
+            moment: Moment::Latest,
+            timeline: id(2),
+            encoding: encoding("natural"),
+            base: id(8),
+            snapshot: SnapshotBody { manifest, timeline: id(1), sequence: 49, time: 1, next_segment: 5 },
+            legs: vec![leg(1, 5, 9, 90, 109), leg(2, 0, 3, u64::MAX, 203)],
+            reached: Reached { sequence: 30, time: 1 },
+            resolved: 1,
+            gaps: Vec::new(),
+        }
+    }
+
+    fn spec(timeline: u128, first: u64, end: u64) -> Spec {
+        Spec {
+            format: COMPACTION_FORMAT,
+            id: id(7),
+            name: "n".into(),
+            archive: id(9),
+            timeline: id(timeline),
+            encoding: encoding("natural"),
+            first_segment: first,
+            end_segment: end,
+            end_sequence: end * 10,
+            chain: ContentHash(timeline * 100 + u128::from(end)),
+            shards: 1,
+        }
+    }
+
+    #[test]
+    fn each_field_alone_that_does_not_fit_is_named() {
+        for whole in [spec(1, 5, 9), spec(1, 6, 8), spec(2, 0, 3), spec(2, 0, 1), spec(2, 2, 3)] {
+            assert_eq!(fits(&plan(), &whole), Ok(()), "{whole:?}");
+        }
+        let cases = [
+            (Spec { archive: id(1), ..spec(1, 5, 9) }, "its archive is"),
+            (spec(3, 0, 3), "its timeline is"),
+            (Spec { encoding: encoding("hierarchical"), ..spec(1, 5, 9) }, "its encoding is"),
+            (spec(1, 4, 9), "its segments are"),
+            (Spec { end_sequence: 30, ..spec(2, 0, 4) }, "its segments are"),
+            (Spec { end_sequence: 91, ..spec(1, 5, 9) }, "its end is sequence number"),
+            (Spec { end_sequence: 31, ..spec(2, 0, 3) }, "its end is sequence number"),
+            (Spec { chain: ContentHash(7), ..spec(2, 0, 3) }, "another history"),
+        ];
+        for (spec, word) in cases {
+            let why = fits(&plan(), &spec).unwrap_err();
+            assert!(why.contains(word), "{why}: {spec:?}");
+        }
+    }
+}

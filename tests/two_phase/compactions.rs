@@ -165,7 +165,7 @@ fn one_that_does_not_fit_the_plan_is_named_and_not_used() {
     let latest = source.states.last().unwrap().time;
     for (name, moment, word) in [
         ("other-timeline", Moment::Time(latest), "timeline"),
-        ("behind-the-moment", Moment::Time(first), "segments are"),
+        ("behind-the-moment", Moment::Time(first), "its end is sequence number"),
     ] {
         let target = target(&source);
         start(&source, &target, moment, &waits(name, None));
