@@ -96,6 +96,11 @@ impl FamilyEffect {
         self.points.is_empty()
     }
 
+    /// Bytes of keys and values, roughly.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// One of [`FamilyEffect::points`].
     ///
     /// # Panics

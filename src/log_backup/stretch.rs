@@ -106,19 +106,28 @@ impl Stretch {
             return None;
         }
         let effect = self.take();
-        effect.operations(NO_FAMILY).for_each(|operation| self.add(operation));
-        // Less than half of it, so that what is done here again and again is little.
-        if self.bytes() <= budget / 2 {
-            return None;
+        // Half of it must go, so that what is done here again and again is little.
+        if effect.operations(NO_FAMILY).map(bytes_of).sum::<usize>() > budget / 2 {
+            return Some(effect);
         }
-        *self = Stretch::default();
-        Some(effect)
+        effect.operations(NO_FAMILY).for_each(|operation| self.add(operation));
+        None
     }
 
     /// The net effect of all that was added; nothing is left of it here.
     pub fn take(&mut self) -> NetEffect {
         let families = std::mem::take(&mut self.families);
         NetEffect::of(families.into_iter().map(|(id, family)| (id, family.effect())).collect())
+    }
+}
+
+/// The memory that an operation takes.
+fn bytes_of(operation: Operation<'_>) -> usize {
+    match operation {
+        Operation::Put { key, value, .. } => POINT_BYTES + key.len() + value.len(),
+        Operation::Delete { key, .. } => POINT_BYTES + key.len(),
+        Operation::DeleteRange { from, to, .. } => RANGE_BYTES + from.len() + to.len(),
+        Operation::LogData(_) | Operation::Noop => 0,
     }
 }
 

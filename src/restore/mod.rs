@@ -17,8 +17,10 @@ pub mod folder;
 mod install;
 pub mod log;
 pub mod moment;
+mod parts;
 pub mod plan;
 pub mod runs;
+mod segments;
 mod unreachable;
 mod worker;
 
