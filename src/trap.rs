@@ -266,8 +266,14 @@ mod armed {
         RestoreFetched = "morphkv-trap-restore-fetched",
         /// restore: what the base snapshot says of a log backup is gone.
         RestoreDetached = "morphkv-trap-restore-detached",
-        /// restore: a segment of the log is applied, maybe not durably.
-        RestoreSegmentApplied = "morphkv-trap-restore-segment-applied",
+        /// A segment of the log was gone through; what it holds may be in memory yet.
+        RestoreSegmentRead = "morphkv-trap-restore-segment-read",
+        /// The files of a part of the log are written, beside the database.
+        RestorePartWritten = "morphkv-trap-restore-part-written",
+        /// A part of the log is in the database.
+        RestorePartTaken = "morphkv-trap-restore-part-taken",
+        /// How far the log is in was noted.
+        RestorePartNoted = "morphkv-trap-restore-part-noted",
         /// restore: the files of a bulk load are fetched.
         RestoreLoadFetched = "morphkv-trap-restore-load-fetched",
         /// restore: the files of a bulk load are in.

@@ -8,7 +8,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log_backup::compaction::{self, Complete, Part};
 use crate::log_backup::names::ContentHash;
 use crate::log_backup::net_effect::{OPERATIONS_BYTES_MAX, operations_from_bytes};
-use crate::restore::apply::{Applier, Position, Writer};
+use crate::restore::apply::{Applier, Position};
+use crate::restore::parts::Parts;
 use crate::restore::plan::{FIRST_SEGMENT, Leg};
 use crate::restore::runs::{LeftOut, PlannedRun};
 use crate::trap::trap;
@@ -53,9 +54,9 @@ impl Applier<'_> {
         index: usize,
         run: &PlannedRun,
         position: &mut Position,
-        writer: &mut Writer<'_>,
+        parts: &mut Parts<'_>,
     ) -> Result<()> {
-        match self.run(leg, index, run, position, writer) {
+        match self.run(leg, index, run, position, parts) {
             Ok(complete) => {
                 if let Some((sequence, time)) = complete.last() {
                     (position.sequence, position.time) = (sequence, time);
@@ -81,7 +82,7 @@ impl Applier<'_> {
         index: usize,
         run: &PlannedRun,
         position: &Position,
-        writer: &mut Writer<'_>,
+        parts: &mut Parts<'_>,
     ) -> Result<Complete, Stop> {
         let complete = compaction::read(self.archive, &run.body).map_err(of_run)?;
         self.check_run(leg, index, position, &complete).map_err(|message| {
@@ -90,7 +91,7 @@ impl Applier<'_> {
         })?;
         for part in complete.runs.iter().flat_map(|run| &run.parts) {
             (self.go_on)()?;
-            self.part(part, writer)?;
+            self.part(part, parts)?;
         }
         Ok(complete)
     }
@@ -120,19 +121,22 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn part(&self, part: &Part, writer: &mut Writer<'_>) -> Result<(), Stop> {
+    fn part(&self, part: &Part, parts: &mut Parts<'_>) -> Result<(), Stop> {
         if let Some(operations) = &part.operations {
             let bytes = self.archive.get_verified(operations, OPERATIONS_BYTES_MAX).map_err(of_run)?;
+            // Something wrong with one of them may come out after others are in, and that is no harm.
             for operation in operations_from_bytes(&bytes).map_err(of_run)?.operations() {
-                writer.operation(operation.map_err(of_run)?)?;
+                parts.add(operation.map_err(of_run)?)?;
             }
         }
         if part.files.is_empty() {
             return Ok(());
         }
-        let files = self.fetch(part.files.iter().map(|file| &file.object)).map_err(of_run)?;
+        parts.settle()?;
+        let objects: Vec<_> = part.files.iter().map(|file| &file.object).collect();
+        let files = self.fetch(&objects, parts).map_err(of_run)?;
         trap!(self.vfs, RestoreRunFetched);
-        writer.ingest(&files).map_err(of_run)?;
+        parts.ingest(&files, objects.iter().map(|object| object.size).sum()).map_err(of_run)?;
         trap!(self.vfs, RestoreRunTaken);
         Ok(())
     }

@@ -18,10 +18,12 @@ pub mod folder;
 mod install;
 pub mod log;
 pub mod moment;
+mod parts;
 mod phases;
 pub mod plan;
 pub mod record;
 pub mod runs;
+mod segments;
 mod sighting;
 pub mod state;
 #[cfg(test)]
