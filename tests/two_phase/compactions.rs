@@ -28,7 +28,7 @@ fn restore(source: &Source, moment: Moment, name: &str, wait: Option<i64>) -> (R
     assert_eq!((&launcher.calls[..], launcher.errors.len()), (&[1, 2][..], 0));
     let settled = (reason(&found.status), is_fast(&found.status));
     check(source, &target, &found, moment, name);
-    let segments = plan.hits().iter().filter(|trap| **trap == Trap::RestoreSegmentApplied).count();
+    let segments = plan.hits().iter().filter(|trap| **trap == Trap::RestoreSegmentRead).count();
     (settled.0, settled.1, segments)
 }
 

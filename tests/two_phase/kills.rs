@@ -274,7 +274,7 @@ fn an_error_is_tried_again_and_its_reason_is_kept() {
 fn a_worker_goes_on_from_where_it_had_come() {
     let source = ready(false);
     let (hits, _) = whole(&source);
-    let all = hits.iter().filter(|(trap, _)| *trap == Trap::RestoreSegmentApplied).count();
+    let all = hits.iter().filter(|(trap, _)| *trap == Trap::RestoreSegmentRead).count();
     let target = begin(&source);
     // The end of a leg is durable; the last leg is behind it. Here there is one: nothing is skipped, nothing is wrong.
     let plan = Arc::new(TrapPlan::new());
@@ -300,6 +300,6 @@ fn a_worker_goes_on_from_where_it_had_come() {
     }
     let found = coordinator::run(&target, &source.archive, &options(), &mut Second(&source, plan.clone(), 0), &PACE);
     check(&source, &target, &found.unwrap(), Moment::Latest, "goes on");
-    let again = plan.hits().iter().filter(|trap| **trap == Trap::RestoreSegmentApplied).count();
+    let again = plan.hits().iter().filter(|trap| **trap == Trap::RestoreSegmentRead).count();
     assert!(again < all, "{again} of {all} segments were applied again");
 }

@@ -132,7 +132,7 @@ fn while_a_worker_lives_nobody_else_is_started_and_nothing_is_given_up() {
     let (source, target) = ready();
     for phase in [1, 2] {
         assert_eq!(next_worker(&source, &target).unwrap().number(), phase);
-        let trap = if phase == 1 { Trap::RestoreFetched } else { Trap::RestoreSegmentApplied };
+        let trap = if phase == 1 { Trap::RestoreFetched } else { Trap::RestoreSegmentRead };
         let (pause, worker) = paused(&source, &target, phase.into(), trap);
         let (passed, _) = coordinator::step(&target, &source.archive, &options()).unwrap();
         assert!(matches!(passed.did, Did::Waits(_)), "{passed:?}");
