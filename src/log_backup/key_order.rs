@@ -3,6 +3,45 @@
 //! Comparing two of them would fetch both, each time. Here eight bytes of each are fetched at once, the rest is compared
 //! among those that agree in these: a key is looked at once for every eight bytes that it has in common with another.
 
+/// The length of the value of a deletion: no value is as long.
+const NO_VALUE: u32 = u32::MAX;
+
+/// A put or a deletion: the key, and then the value, from `at` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Point {
+    at: usize,
+    key_len: u32,
+    value_len: u32,
+}
+
+impl Point {
+    /// Of a key and a value that lie there.
+    pub(super) fn new(at: usize, key: &[u8], value: Option<&[u8]>) -> Self {
+        // Lengths in the log are u32; a value of the greatest is longer than a batch can be.
+        Point { at, key_len: key.len() as u32, value_len: value.map_or(NO_VALUE, |value| value.len() as u32) }
+    }
+
+    /// Where it lies: the later, the greater.
+    pub(super) fn at(self) -> usize {
+        self.at
+    }
+
+    /// Whether it is no deletion.
+    pub(super) fn is_put(self) -> bool {
+        self.value_len != NO_VALUE
+    }
+
+    pub(super) fn key(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.at..][..self.key_len as usize]
+    }
+
+    /// `None`: it is a deletion.
+    pub(super) fn value(self, bytes: &[u8]) -> Option<&[u8]> {
+        let value = || &bytes[self.at + self.key_len as usize..][..self.value_len as usize];
+        (self.value_len != NO_VALUE).then(value)
+    }
+}
+
 /// Eight bytes of a key, and where the key stands.
 #[derive(Clone, Copy)]
 struct Item {

@@ -11,8 +11,8 @@
 //! RocksDB represents a batch, and a crc32 of all that.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::log_backup::key_order::Point;
 use crate::log_backup::segment::PAYLOAD_BYTES_MAX;
-use crate::log_backup::stretch::Point;
 use crate::rocks::batch_decoder::{Batch, Operation};
 use std::collections::BTreeMap;
 

@@ -3,7 +3,7 @@
 //! Their bytes lie one after the other, and where one lies says when it came. Nothing is looked up while they are gathered:
 //! at the end the keys are put in order, of each key the last operation stays, and what a later range deletion covers goes.
 
-use crate::log_backup::key_order;
+use crate::log_backup::key_order::{self, Point};
 use crate::log_backup::net_effect::{FamilyEffect, NetEffect};
 use crate::rocks::batch_decoder::Operation;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -16,8 +16,6 @@ const RANGE_BYTES: usize = 160;
 const BUDGET_MAX: usize = 64 << 30;
 /// No column family has that id.
 const NO_FAMILY: u32 = u32::MAX;
-/// The length of the value of a deletion: no value is as long.
-const NO_VALUE: u32 = u32::MAX;
 
 /// A stretch of the log that is being gathered.
 #[derive(Debug, Default)]
@@ -32,32 +30,12 @@ struct Gathered {
     ranges: Vec<Span>,
 }
 
-/// A put or a deletion: the key, and then the value, from `at` on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Point {
-    at: usize,
-    key_len: u32,
-    value_len: u32,
-}
-
 /// Two keys from `at` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Span {
+struct Span {
     at: usize,
     from_len: u32,
     to_len: u32,
-}
-
-impl Point {
-    pub(super) fn key(self, bytes: &[u8]) -> &[u8] {
-        &bytes[self.at..][..self.key_len as usize]
-    }
-
-    /// `None`: it is a deletion.
-    pub(super) fn value(self, bytes: &[u8]) -> Option<&[u8]> {
-        let value = || &bytes[self.at + self.key_len as usize..][..self.value_len as usize];
-        (self.value_len != NO_VALUE).then(value)
-    }
 }
 
 impl Span {
@@ -133,9 +111,7 @@ fn bytes_of(operation: Operation<'_>) -> usize {
 
 impl Gathered {
     fn point(&mut self, key: &[u8], value: Option<&[u8]>) {
-        // Lengths in the log are u32; a value of the greatest is longer than a batch can be.
-        let value_len = value.map_or(NO_VALUE, |value| value.len() as u32);
-        self.points.push(Point { at: self.bytes.len(), key_len: key.len() as u32, value_len });
+        self.points.push(Point::new(self.bytes.len(), key, value));
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value.unwrap_or_default());
     }
@@ -159,7 +135,7 @@ impl Gathered {
             while ahead.next_if(|piece| piece.to <= key).is_some() {}
             match ahead.peek() {
                 // The ranges come first, so what a deletion within one deletes is gone already.
-                Some(piece) if piece.from <= key => point.value_len != NO_VALUE && point.at > piece.last,
+                Some(piece) if piece.from <= key => point.is_put() && point.at() > piece.last,
                 _ => true,
             }
         });

@@ -6,12 +6,11 @@
 //! Invariants: a segment is the one that was planned (timeline, number, encoding, its place in the chain of hashes), and
 //! no frame is left out or cut; what is the engine's own in the log is not restored, what is the caller's is.
 
-use crate::control;
 use crate::encoding::{EncodingId, KeyEncoding};
 use crate::engine::{Options, manage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::Vfs;
-use crate::layout::{INTERNAL_RESTORE, Layout};
+use crate::layout::Layout;
 use crate::log_backup::archive::Archive;
 use crate::log_backup::group::GroupReference;
 use crate::log_backup::names::{ContentHash, ObjectReference};
@@ -22,38 +21,16 @@ use crate::place::journal::{self, JournalState};
 use crate::restore::folder::{Folder, Found};
 use crate::restore::parts::Parts;
 use crate::restore::plan::{FIRST_SEGMENT, Leg};
+use crate::restore::position::Position;
 use crate::restore::runs::LeftOut;
 use crate::restore::segments::{Piece, Segments};
 use crate::rocks::batch_decoder::Batch;
-use crate::rocks::{Database, Family, Settings};
+use crate::rocks::{Database, Settings};
 use crate::trap::trap;
-use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
-use uuid::Uuid;
 
 const STEP: &str = "apply the log";
-const POSITION_FORMAT: u32 = 1;
-
-/// How far the log was applied.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Position {
-    format: u32,
-    restore: Uuid,
-    /// The leg of the plan; one behind the last once all are applied.
-    leg: usize,
-    /// The segment that comes next.
-    pub(super) next_segment: u64,
-    /// The chain before it, if a segment of this leg was applied.
-    pub(super) chain: Option<ContentHash>,
-    /// The last sequence number that is in, and its time.
-    pub(super) sequence: u64,
-    pub(super) time: u64,
-    /// Compactions whose segments are applied instead, since something is wrong with them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) left_out: Vec<LeftOut>,
-}
 
 /// What applying the log needs.
 pub(super) struct Applier<'a> {
@@ -66,7 +43,7 @@ pub(super) struct Applier<'a> {
     pub go_on: &'a dyn Fn() -> Result<()>,
 }
 
-pub(super) fn corrupt(message: impl Into<String>) -> Error {
+fn corrupt(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Corrupt, STEP, message)
 }
 
@@ -113,29 +90,7 @@ impl Applier<'_> {
     /// Reads the position without writing: a conversion of it may be under way.
     fn look(&self) -> Result<Position> {
         let database = Database::open_read_only(self.vfs, &self.folder.database, &self.settings())?;
-        self.position(&database)
-    }
-
-    fn position(&self, database: &Database) -> Result<Position> {
-        let (plan, restore) = (&self.found.plan, self.found.spec.restore);
-        let base = &plan.snapshot;
-        let position: Position = match database.get(Family::Internal, INTERNAL_RESTORE)? {
-            Some(bytes) => control::decode("read how far the log was applied", &bytes, POSITION_FORMAT)?,
-            None => Position {
-                format: POSITION_FORMAT,
-                restore,
-                leg: 0,
-                next_segment: base.next_segment,
-                chain: None,
-                sequence: base.sequence,
-                time: base.time,
-                left_out: Vec::new(),
-            },
-        };
-        if position.restore != restore || position.leg > plan.legs.len() {
-            return Err(corrupt("it belongs to another restore").at(&self.folder.database));
-        }
-        Ok(position)
+        Position::read(&database, self.found)
     }
 
     /// Brings the database into an encoding; an interrupted conversion is gone on with.
@@ -155,7 +110,7 @@ impl Applier<'_> {
 
     fn leg(&self, index: usize, leg: &Leg) -> Result<()> {
         let database = Database::open(self.vfs, &self.folder.database, &self.settings())?;
-        let mut position = self.position(&database)?;
+        let mut position = Position::read(&database, self.found)?;
         let mut parts = Parts::new(&database, self.vfs, self.folder, self.options.memory_bytes, position.clone())?;
         while position.next_segment < leg.end_segment {
             if let Some(run) = self.run_at(leg, &position) {

@@ -8,9 +8,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log_backup::compaction::{self, Complete, Part};
 use crate::log_backup::names::ContentHash;
 use crate::log_backup::net_effect::{OPERATIONS_BYTES_MAX, operations_from_bytes};
-use crate::restore::apply::{Applier, Position};
+use crate::restore::apply::Applier;
 use crate::restore::parts::Parts;
 use crate::restore::plan::{FIRST_SEGMENT, Leg};
+use crate::restore::position::Position;
 use crate::restore::runs::{LeftOut, PlannedRun};
 use crate::trap::trap;
 

@@ -21,6 +21,7 @@ pub mod moment;
 mod parts;
 mod phases;
 pub mod plan;
+mod position;
 pub mod record;
 pub mod runs;
 mod segments;

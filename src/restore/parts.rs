@@ -16,14 +16,13 @@
 //! and files that are taken in are so at once. What was done of the log beyond it does no harm: every operation sets what it
 //! touches, and all of the log after the position is done again.
 
-use crate::control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Vfs, remove_tree};
 use crate::layout::{INTERNAL_RESTORE, INTERNAL_USER};
 use crate::log_backup::net_effect::{FamilyEffect, NetEffect};
 use crate::log_backup::stretch::Stretch;
-use crate::restore::apply::{Position, corrupt};
 use crate::restore::folder::Folder;
+use crate::restore::position::Position;
 use crate::rocks::batch_decoder::{DEFAULT_FAMILY, Operation};
 use crate::rocks::{Database, Durability, Family, SstOptions, SstWriter, WriteBatch};
 use crate::trap::trap;
@@ -138,7 +137,10 @@ impl<'d> Parts<'d> {
         match id {
             DEFAULT_FAMILY => Ok(Family::Data),
             id if id == self.internal => Ok(Family::Internal),
-            id => Err(corrupt(format!("it writes to a column family {id} that the database does not have"))),
+            id => {
+                let message = format!("it writes to a column family {id} that the database does not have");
+                Err(Error::new(ErrorKind::Corrupt, STEP, message))
+            }
         }
     }
 
@@ -275,8 +277,7 @@ impl<'d> Parts<'d> {
     }
 
     fn note(&self, position: &Position) -> Result<()> {
-        let bytes = control::encode("write how far the log was applied", position)?;
-        self.database.put(Family::Internal, INTERNAL_RESTORE, &bytes, Durability::NoWal)
+        self.database.put(Family::Internal, INTERNAL_RESTORE, &position.to_bytes()?, Durability::NoWal)
     }
 
     fn flush(&mut self) -> Result<()> {
