@@ -234,6 +234,7 @@ fn plan(archive: &Archive, head: &Head, request: &Request) -> Result<Spec> {
         id: Uuid::new_v4(),
         name: request.name.clone(),
         archive: head.archive,
+        log: archive.url().to_owned(),
         timeline: timeline.id,
         encoding: timeline.encoding.clone(),
         first_segment,

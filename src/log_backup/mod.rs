@@ -32,6 +32,7 @@ mod handover;
 pub mod head;
 mod loads;
 mod local;
+pub mod location;
 pub mod metrics;
 pub mod migration;
 #[cfg(test)]

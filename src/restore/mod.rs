@@ -13,6 +13,7 @@
 
 mod apply;
 mod compacted;
+pub mod consistent;
 pub mod folder;
 mod install;
 pub mod log;
