@@ -255,7 +255,7 @@ impl Applier<'_> {
 
     /// Takes the files of a bulk load in.
     fn load(&self, group: &GroupReference, writer: &mut Writer<'_>) -> Result<()> {
-        let files = self.fetch(group.files.iter().map(|file| &file.object))?;
+        let files = self.fetch(self.archive, group.files.iter().map(|file| &file.object))?;
         trap!(self.vfs, RestoreLoadFetched);
         writer.ingest(&files)?;
         trap!(self.vfs, RestoreLoadTaken);
@@ -266,14 +266,18 @@ impl Applier<'_> {
     ///
     /// # Errors
     /// Those of the archive and of the disk: some of them may stand, and go when others are fetched.
-    pub(super) fn fetch<'o>(&self, objects: impl Iterator<Item = &'o ObjectReference>) -> Result<Vec<PathBuf>> {
+    pub(super) fn fetch<'o>(
+        &self,
+        archive: &Archive,
+        objects: impl Iterator<Item = &'o ObjectReference>,
+    ) -> Result<Vec<PathBuf>> {
         remove_tree(self.vfs, &self.folder.loads)?;
         self.vfs.make_dir(&self.folder.loads)?;
         let mut files = Vec::new();
         for (number, object) in objects.enumerate() {
             (self.go_on)()?;
             let path = self.folder.loads.join(format!("{number:06}.sst"));
-            get_file(self.archive, object, self.vfs, &path)?;
+            get_file(archive, object, self.vfs, &path)?;
             files.push(path);
         }
         Ok(files)

@@ -5,6 +5,7 @@
 //! and what the part has touched they touch again.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::log_backup::archive::Archive;
 use crate::log_backup::compaction::{self, Complete, Part};
 use crate::log_backup::names::ContentHash;
 use crate::log_backup::net_effect::{OPERATIONS_BYTES_MAX, operations_from_bytes};
@@ -83,14 +84,15 @@ impl Applier<'_> {
         position: &Position,
         writer: &mut Writer<'_>,
     ) -> Result<Complete, Stop> {
-        let complete = compaction::read(self.archive, &run.body).map_err(of_run)?;
+        let archive = run.place(self.archive).map_err(of_run)?;
+        let complete = compaction::read(&archive, &run.body).map_err(of_run)?;
         self.check_run(leg, index, position, &complete).map_err(|message| {
             let error = Error::new(ErrorKind::Corrupt, "take a compaction in", message);
-            Stop::Run(error.at(self.archive.place(&run.body.result.name)))
+            Stop::Run(error.at(archive.place(&run.body.result.name)))
         })?;
         for part in complete.runs.iter().flat_map(|run| &run.parts) {
             (self.go_on)()?;
-            self.part(part, writer)?;
+            self.part(&archive, part, writer)?;
         }
         Ok(complete)
     }
@@ -120,9 +122,9 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn part(&self, part: &Part, writer: &mut Writer<'_>) -> Result<(), Stop> {
+    fn part(&self, archive: &Archive, part: &Part, writer: &mut Writer<'_>) -> Result<(), Stop> {
         if let Some(operations) = &part.operations {
-            let bytes = self.archive.get_verified(operations, OPERATIONS_BYTES_MAX).map_err(of_run)?;
+            let bytes = archive.get_verified(operations, OPERATIONS_BYTES_MAX).map_err(of_run)?;
             for operation in operations_from_bytes(&bytes).map_err(of_run)?.operations() {
                 writer.operation(operation.map_err(of_run)?)?;
             }
@@ -130,7 +132,9 @@ impl Applier<'_> {
         if part.files.is_empty() {
             return Ok(());
         }
-        let files = self.fetch(part.files.iter().map(|file| &file.object)).map_err(of_run)?;
+        // A bulk load's files stand with the log.
+        let archive = if part.load.is_some() { self.archive } else { archive };
+        let files = self.fetch(archive, part.files.iter().map(|file| &file.object)).map_err(of_run)?;
         trap!(self.vfs, RestoreRunFetched);
         writer.ingest(&files).map_err(of_run)?;
         trap!(self.vfs, RestoreRunTaken);

@@ -52,6 +52,9 @@ pub struct Spec {
     pub replace: bool,
     /// No pin is taken: the archive cannot be written.
     pub no_pin: bool,
+    /// The archive is a replica.
+    #[serde(default)]
+    pub replica: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -232,7 +235,7 @@ impl Folder {
     ///
     /// # Errors
     /// Nothing has begun, or it has.
-    pub fn begin(&self, vfs: &dyn Vfs, spec: Spec, plan: Plan) -> Result<Found> {
+    pub fn begin(&self, vfs: &dyn Vfs, spec: Spec, plan: Plan, left_out: Vec<LeftOut>) -> Result<Found> {
         let restore = spec.restore;
         self.write_file(vfs, RESTORE_SPEC, &spec, control::BYTES_MAX)?;
         trap!(vfs, RestoreSpecWritten);
@@ -240,7 +243,7 @@ impl Folder {
         self.write_file(vfs, RESTORE_PLAN, &file, PLAN_BYTES_MAX)?;
         trap!(vfs, RestorePlanWritten);
         let phase = RestorePhase::Running;
-        let (step, failure, left_out) = (Step::Fetch, None, Vec::new());
+        let (step, failure) = (Step::Fetch, None);
         let status = Status { format: RESTORE_FORMAT, restore, generation: 1, phase, step, failure, left_out };
         self.write_file(vfs, RESTORE_STATUS, &status, control::BYTES_MAX)?;
         vfs.sync_dir(&self.target.parent)?;

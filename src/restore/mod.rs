@@ -18,9 +18,12 @@ pub mod folder;
 mod install;
 pub mod log;
 pub mod moment;
+pub mod named;
 pub mod plan;
+pub mod replica;
 pub mod runs;
-mod unreachable;
+mod search;
+pub mod unreachable;
 mod worker;
 
 pub use worker::{Request, abort, go_on, preview, run, start, status, step};

@@ -8,5 +8,6 @@ mod history;
 mod kills;
 mod lines;
 mod moments;
+mod replica;
 mod source;
 mod stores;
