@@ -355,3 +355,50 @@ fn a_compaction_is_found_by_its_name_where_head_does_not_know_it() {
     assert!(content == first.content && found.plan.runs().count() == 0);
     assert!(found.status.left_out[0].reason.contains("the path differs"), "{:?}", found.status.left_out);
 }
+
+#[test]
+fn a_compaction_of_a_replica_goes_elsewhere_and_is_used_from_there() {
+    let origin = Origin::new();
+    let replica = Replica::new();
+    replica.arrive(HEAD, &origin.heads[0]);
+    let plain = origin.objects().into_iter().filter(|(name, _)| !name.contains("/compactions/"));
+    plain.for_each(|(name, bytes)| replica.arrive(&name, &bytes));
+    let (directory, scratch) = (crate::common::scratch(), crate::common::scratch());
+    let out = open_archive(&directory.path().join("out"));
+    let before = tree(&replica.directory.path().join("replica"));
+    for shard in 1..=3 {
+        let (name, until, scratch) = ("elsewhere".to_owned(), Until::Latest, scratch.path().to_owned());
+        let request = compact::Request { name, shard, shards: 3, until, scratch, part_bytes: 400 };
+        let report = compact::compact_into(&replica.archive, &out, &request, &options()).unwrap();
+        assert_eq!(report.state == compact::State::Complete, shard == 3, "{report:?}");
+    }
+    assert!(tree(&replica.directory.path().join("replica")) == before, "the log's archive was written to");
+    assert!(tree(&directory.path().join("out")).keys().all(|name| !name.contains("/pins/")), "a pin is left");
+    let last = origin.source.states.iter().rfind(|state| state.timeline == origin.source.states[0].timeline).unwrap();
+    let moment = Moment::Latest;
+    let with = |name: &str, at: &str| {
+        let compaction = Some(Named { name: name.into(), at: Some(at.into()) });
+        let (found, content, internal) = replica.restored(&Request { compaction, ..of_replica(moment) }).unwrap();
+        assert!(content == last.content && internal == last.internal, "{name} {at}");
+        found
+    };
+    let used = with("elsewhere", out.url());
+    assert_eq!((used.plan.runs().count(), used.status.left_out.len()), (1, 0), "{:?}", used.status.left_out);
+    assert_eq!(with("none", out.url()).status.left_out.len(), 1);
+    assert_eq!(with("elsewhere", "file:///not/there").status.left_out.len(), 1);
+    // The same name for the log in another place.
+    let (name, until, scratch) = ("elsewhere".to_owned(), Until::Latest, scratch.path().to_owned());
+    let request = compact::Request { name, shard: 1, shards: 3, until, scratch, part_bytes: 400 };
+    let error = compact::compact_into(&origin.source.archive, &out, &request, &options()).unwrap_err();
+    assert!(error.kind() == ErrorKind::Conflict && error.message().contains("the path differs"), "{error:?}");
+    // A file of it is gone when it is about to be taken in: the log is gone through.
+    let target = replica.directory.path().join("target");
+    let compaction = Some(Named { name: "elsewhere".into(), at: Some(out.url().into()) });
+    let request = Request { compaction, ..of_replica(moment) };
+    restore::start(&target, &replica.archive, &request, &options()).unwrap();
+    std::fs::remove_dir_all(directory.path().join("out/v1/compactions/elsewhere/data")).unwrap();
+    let found = restore::go_on(&target, &replica.archive, &options()).unwrap();
+    assert_eq!(found.status.left_out.len(), 1);
+    let (content, internal) = all_of(&target);
+    assert!(content == last.content && internal == last.internal);
+}
