@@ -35,6 +35,15 @@ pub const RESTORE_STATUS: &str = "STATUS";
 /// The lock of whoever works on a restore.
 #[cfg(feature = "log-backup")]
 pub const RESTORE_LOCK: &str = "LOCK";
+/// The runs of a restore in two phases, a folder for each, named by the phase's number.
+#[cfg(feature = "log-backup")]
+pub const RESTORE_RUNS: &str = "runs";
+/// Whose run it is, inside that of a phase.
+#[cfg(feature = "log-backup")]
+pub const RESTORE_RUN: &str = "RUN";
+/// How a run has ended.
+#[cfg(feature = "log-backup")]
+pub const RESTORE_RESULT: &str = "RESULT";
 /// The database that a restore makes.
 #[cfg(feature = "log-backup")]
 pub const RESTORE_DATABASE: &str = "db";

@@ -266,8 +266,14 @@ mod armed {
         RestoreFetched = "morphkv-trap-restore-fetched",
         /// restore: what the base snapshot says of a log backup is gone.
         RestoreDetached = "morphkv-trap-restore-detached",
-        /// restore: a segment of the log is applied, maybe not durably.
-        RestoreSegmentApplied = "morphkv-trap-restore-segment-applied",
+        /// A segment of the log was gone through; what it holds may be in memory yet.
+        RestoreSegmentRead = "morphkv-trap-restore-segment-read",
+        /// The files of a part of the log are written, beside the database.
+        RestorePartWritten = "morphkv-trap-restore-part-written",
+        /// A part of the log is in the database.
+        RestorePartTaken = "morphkv-trap-restore-part-taken",
+        /// How far the log is in was noted.
+        RestorePartNoted = "morphkv-trap-restore-part-noted",
         /// restore: the files of a bulk load are fetched.
         RestoreLoadFetched = "morphkv-trap-restore-load-fetched",
         /// restore: the files of a bulk load are in.
@@ -292,6 +298,14 @@ mod armed {
         RestoreCleared = "morphkv-trap-restore-cleared",
         /// restore: it is being aborted, and the database that it made is gone.
         RestoreDatabaseDropped = "morphkv-trap-restore-database-dropped",
+        /// restore in two phases: the record of a run is made.
+        PhaseRunMade = "morphkv-trap-phase-run-made",
+        /// restore in two phases: a worker has begun.
+        PhaseWorkerBegun = "morphkv-trap-phase-worker-begun",
+        /// restore in two phases: a worker has done its part, and does not say so yet.
+        PhaseWorkerDone = "morphkv-trap-phase-worker-done",
+        /// restore in two phases: the run has a result, and its worker lives.
+        PhaseWorkerEnded = "morphkv-trap-phase-worker-ended",
         /// truncate: the archive is pinned, nothing was looked at.
         TruncatePinned = "morphkv-trap-truncate-pinned",
         /// truncate: the list of what is doomed is about to be written.

@@ -178,7 +178,8 @@ impl Options {
         self
     }
 
-    /// Bytes of memory that a conversion may use on top of the open engine. Default: 256 MiB.
+    /// Bytes of memory that a conversion may use on top of the open engine, and the log that a restore applies. Default:
+    /// 256 MiB.
     #[must_use]
     pub fn memory_bytes(mut self, bytes: usize) -> Self {
         self.memory_bytes = bytes;

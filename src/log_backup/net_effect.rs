@@ -12,9 +12,9 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::log_backup::segment::PAYLOAD_BYTES_MAX;
+use crate::log_backup::stretch::Point;
 use crate::rocks::batch_decoder::{Batch, Operation};
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 /// The version of the format of operations that this code writes, and the only one that it reads.
 pub const OPERATIONS_FORMAT: u32 = 1;
@@ -24,10 +24,8 @@ pub const OPERATIONS_BYTES_MAX: u64 = PAYLOAD_BYTES_MAX as u64;
 const MAGIC: &[u8; 8] = b"morphops";
 const HEAD_BYTES: usize = MAGIC.len() + 4;
 const READ: &str = "read operations of a compaction";
-/// What an entry of a map takes beside its bytes, roughly.
-const ENTRY_BYTES: usize = 96;
 
-/// The net effect of the operations that were added.
+/// The net effect of a stretch of the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NetEffect {
     families: BTreeMap<u32, FamilyEffect>,
@@ -36,31 +34,17 @@ pub struct NetEffect {
 /// The net effect on one column family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FamilyEffect {
-    /// From each of these keys to before the other; apart from each other.
-    ranges: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// The value of each key, or that it is deleted.
-    points: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    bytes: usize,
+    /// Keys and values, and others that do not count.
+    bytes: Vec<u8>,
+    /// Of each key the last put or deletion, in the order of the keys.
+    points: Vec<Point>,
+    /// From each of these keys to before the other; in order, and apart from each other.
+    ranges: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl NetEffect {
-    /// Adds what comes next in the log.
-    pub fn add(&mut self, operation: Operation<'_>) {
-        match operation {
-            Operation::Put { family, key, value } => self.family_mut(family).set(key, Some(value)),
-            Operation::Delete { family, key } => self.family_mut(family).delete(key),
-            Operation::DeleteRange { family, from, to } => self.family_mut(family).delete_range(from, to),
-            Operation::LogData(_) | Operation::Noop => {}
-        }
-    }
-
-    fn family_mut(&mut self, family: u32) -> &mut FamilyEffect {
-        self.families.entry(family).or_default()
-    }
-
-    /// The memory that it takes, roughly.
-    pub fn bytes(&self) -> usize {
-        self.families.values().map(|family| family.bytes).sum()
+    pub(super) fn of(families: BTreeMap<u32, FamilyEffect>) -> Self {
+        NetEffect { families }
     }
 
     /// Whether it does nothing.
@@ -78,7 +62,7 @@ impl NetEffect {
     pub fn operations(&self, files: u32) -> impl Iterator<Item = Operation<'_>> {
         self.families.iter().flat_map(move |(&family, effect)| {
             let ranges = effect.ranges().map(move |(from, to)| Operation::DeleteRange { family, from, to });
-            let points = effect.points().map(move |(key, value)| match value {
+            let points = (0..effect.len()).map(|index| effect.point(index)).map(move |(key, value)| match value {
                 Some(value) => Operation::Put { family, key, value },
                 None => Operation::Delete { family, key },
             });
@@ -88,6 +72,10 @@ impl NetEffect {
 }
 
 impl FamilyEffect {
+    pub(super) fn of(bytes: Vec<u8>, points: Vec<Point>, ranges: Vec<(Vec<u8>, Vec<u8>)>) -> Self {
+        FamilyEffect { bytes, points, ranges }
+    }
+
     /// The ranges that are deleted first, from a key to before another.
     pub fn ranges(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.ranges.iter().map(|(from, to)| (from.as_slice(), to.as_slice()))
@@ -95,47 +83,31 @@ impl FamilyEffect {
 
     /// Each key with its value, or that it is deleted; in the order of the keys.
     pub fn points(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        self.points.iter().map(|(key, value)| (key.as_slice(), value.as_deref()))
+        (0..self.len()).map(|index| self.point(index))
     }
 
-    fn set(&mut self, key: &[u8], value: Option<&[u8]>) {
-        self.remove(key);
-        self.bytes += ENTRY_BYTES + key.len() + value.map_or(0, <[u8]>::len);
-        self.points.insert(key.to_vec(), value.map(<[u8]>::to_vec));
+    /// How many keys are put or deleted.
+    pub fn len(&self) -> usize {
+        self.points.len()
     }
 
-    fn remove(&mut self, key: &[u8]) {
-        if let Some((key, value)) = self.points.remove_entry(key) {
-            self.bytes -= ENTRY_BYTES + key.len() + value.map_or(0, |value| value.len());
-        }
+    /// Whether no key is put or deleted.
+    pub fn is_empty(&self) -> bool {
+        self.points.is_empty()
     }
 
-    fn delete(&mut self, key: &[u8]) {
-        // The ranges come first, so what they hold is gone already.
-        let range = self.ranges.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back();
-        if range.is_some_and(|(_, to)| key < to.as_slice()) { self.remove(key) } else { self.set(key, None) }
+    /// Bytes of keys and values, roughly.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
     }
 
-    fn delete_range(&mut self, from: &[u8], to: &[u8]) {
-        if from >= to {
-            return;
-        }
-        let within = (Bound::Included(from), Bound::Excluded(to));
-        while let Some(key) = self.points.range::<[u8], _>(within).next().map(|(key, _)| key.clone()) {
-            self.remove(&key);
-        }
-        let (mut from, mut to) = (from.to_vec(), to.to_vec());
-        // Whatever overlaps or touches it becomes one with it: the last range that begins at its end or before.
-        loop {
-            let last = self.ranges.range::<[u8], _>((Bound::Unbounded, Bound::Included(to.as_slice()))).next_back();
-            let Some(key) = last.filter(|(_, end)| **end >= from).map(|(key, _)| key.clone()) else { break };
-            let Some(end) = self.ranges.remove(&key) else { break };
-            self.bytes -= ENTRY_BYTES + key.len() + end.len();
-            from = from.min(key);
-            to = to.max(end);
-        }
-        self.bytes += ENTRY_BYTES + from.len() + to.len();
-        self.ranges.insert(from, to);
+    /// One of [`FamilyEffect::points`].
+    ///
+    /// # Panics
+    /// Beyond the last one.
+    pub fn point(&self, index: usize) -> (&[u8], Option<&[u8]>) {
+        let point = self.points[index];
+        (point.key(&self.bytes), point.value(&self.bytes))
     }
 }
 
@@ -210,6 +182,7 @@ pub fn operations_from_bytes(bytes: &[u8]) -> Result<Batch<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log_backup::stretch::Stretch;
     use proptest::prelude::*;
 
     type Content = BTreeMap<(u32, Vec<u8>), Vec<u8>>;
@@ -259,10 +232,14 @@ mod tests {
         prop::collection::btree_map((0u32..2, key()), prop::collection::vec(any::<u8>(), 0..2), 0..20)
     }
 
+    fn stretch(steps: &[Step]) -> Stretch {
+        let mut stretch = Stretch::default();
+        steps.iter().for_each(|step| stretch.add(step.operation()));
+        stretch
+    }
+
     fn effect(steps: &[Step]) -> NetEffect {
-        let mut effect = NetEffect::default();
-        steps.iter().for_each(|step| effect.add(step.operation()));
-        effect
+        stretch(steps).take()
     }
 
     proptest! {
@@ -305,7 +282,27 @@ mod tests {
         }
 
         #[test]
-        fn it_holds_nothing_twice_and_counts_its_memory(steps in prop::collection::vec(step(), 0..40)) {
+        fn parts_that_are_cut_where_memory_ends_are_the_whole(
+            start in start(), steps in prop::collection::vec(step(), 0..60), budget in 1usize..3000
+        ) {
+            let mut expected = start.clone();
+            steps.iter().for_each(|step| apply(&mut expected, step.operation()));
+            let (mut found, mut stretch) = (start, Stretch::default());
+            for step in &steps {
+                stretch.add(step.operation());
+                if let Some(part) = stretch.overflow(budget) {
+                    prop_assert!(stretch.is_empty() && !part.is_empty());
+                    part.operations(u32::MAX).for_each(|operation| apply(&mut found, operation));
+                }
+                prop_assert!(stretch.bytes() < budget);
+            }
+            stretch.take().operations(u32::MAX).for_each(|operation| apply(&mut found, operation));
+            prop_assert!(stretch.is_empty() && stretch.bytes() == 0);
+            prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn it_holds_nothing_twice(steps in prop::collection::vec(step(), 0..40)) {
             let effect = effect(&steps);
             for family in effect.families.values() {
                 let ranges: Vec<_> = family.ranges().collect();
@@ -313,16 +310,17 @@ mod tests {
                 prop_assert!(ranges.windows(2).all(|pair| pair[0].1 < pair[1].0));
                 let covered = |key: &[u8]| ranges.iter().any(|(from, to)| *from <= key && key < *to);
                 prop_assert!(family.points().all(|(key, value)| value.is_some() || !covered(key)));
-                let points = family.points().map(|(key, value)| ENTRY_BYTES + key.len() + value.map_or(0, <[u8]>::len));
-                let bytes: usize = points.chain(ranges.iter().map(|(from, to)| ENTRY_BYTES + from.len() + to.len())).sum();
-                prop_assert_eq!(family.bytes, bytes);
+                let keys: Vec<_> = family.points().map(|(key, _)| key).collect();
+                prop_assert!(keys.windows(2).all(|pair| pair[0] < pair[1]));
+                prop_assert_eq!((keys.len(), keys.is_empty()), (family.len(), family.is_empty()));
             }
         }
 
         #[test]
         fn operations_survive_as_an_object(steps in prop::collection::vec(step(), 0..30), len in 0usize..300) {
-            let mut effect = effect(&steps);
-            effect.add(Operation::Put { family: 300, key: &vec![7; len], value: &vec![8; 2 * len] });
+            let mut stretch = stretch(&steps);
+            stretch.add(Operation::Put { family: 300, key: &vec![7; len], value: &vec![8; 2 * len] });
+            let effect = stretch.take();
             let bytes = operations_to_bytes(effect.operations(0)).unwrap();
             let read: Vec<_> = operations_from_bytes(&bytes).unwrap().operations().map(Result::unwrap).collect();
             prop_assert_eq!(read, effect.operations(0).collect::<Vec<_>>());
@@ -334,9 +332,10 @@ mod tests {
 
     #[test]
     fn damaged_operations_are_refused() {
-        let mut effect = NetEffect::default();
-        effect.add(Operation::DeleteRange { family: 0, from: b"a", to: b"b" });
-        effect.add(Operation::Put { family: 1, key: b"key", value: b"value" });
+        let mut stretch = Stretch::default();
+        stretch.add(Operation::DeleteRange { family: 0, from: b"a", to: b"b" });
+        stretch.add(Operation::Put { family: 1, key: b"key", value: b"value" });
+        let effect = stretch.take();
         let good = operations_to_bytes(effect.operations(0)).unwrap();
         assert_eq!(operations_from_bytes(&good).unwrap().count, 2);
         for at in 0..good.len() {
@@ -351,5 +350,16 @@ mod tests {
         let crc = crc32fast::hash(&later);
         later.extend_from_slice(&crc.to_le_bytes());
         assert_eq!(operations_from_bytes(&later).unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn a_log_that_writes_the_same_again_and_again_is_one_part() {
+        let mut stretch = Stretch::default();
+        for number in 0..100_000u32 {
+            let key = (number % 10).to_be_bytes();
+            stretch.add(Operation::Put { family: 0, key: &key, value: &number.to_be_bytes() });
+            assert_eq!(stretch.overflow(10_000), None, "{number}");
+        }
+        assert_eq!(stretch.take().operations(1).count(), 10);
     }
 }

@@ -10,6 +10,7 @@ use crate::log_backup::net_effect::{FamilyEffect, NetEffect, operations_to_bytes
 use crate::log_backup::pin::Pin;
 use crate::log_backup::segment::{Payload, SegmentStart};
 use crate::log_backup::segment_reader::SegmentReader;
+use crate::log_backup::stretch::Stretch;
 use crate::log_backup::tail;
 use crate::log_backup::transfer::{hash_file, put_file};
 use crate::rocks::batch_decoder::{Batch, DEFAULT_FAMILY};
@@ -74,22 +75,17 @@ impl<'a> Storing<'a> {
 
     /// Reads the segments, and stores what they come to.
     pub(super) fn segments(&mut self, segments: Range<u64>) -> Result<(), Stop> {
-        let mut effect = NetEffect::default();
+        let mut stretch = Stretch::default();
         let mut expected = None;
         for number in segments {
             self.work.pin.check()?;
-            self.segment(number, &mut expected, &mut effect)?;
+            self.segment(number, &mut expected, &mut stretch)?;
         }
-        self.store(&mut effect)?;
+        self.store(&stretch.take())?;
         Ok(())
     }
 
-    fn segment(
-        &mut self,
-        number: u64,
-        expected: &mut Option<SegmentStart>,
-        effect: &mut NetEffect,
-    ) -> Result<(), Stop> {
+    fn segment(&mut self, number: u64, expected: &mut Option<SegmentStart>, stretch: &mut Stretch) -> Result<(), Stop> {
         let (archive, spec) = (self.work.archive, self.work.spec);
         let name = names::segment(spec.timeline, number)?;
         let place = |error: Error| if error.path().is_some() { error } else { error.at(archive.place(&name)) };
@@ -111,14 +107,14 @@ impl<'a> Storing<'a> {
                         return Err(corrupt("a batch is not the one that its frame speaks of"));
                     }
                     for operation in batch.operations() {
-                        effect.add(operation.map_err(broken)?);
+                        stretch.add(operation.map_err(broken)?);
                     }
-                    if effect.bytes() >= self.work.part_bytes {
-                        self.store(effect)?;
+                    if let Some(effect) = stretch.overflow(self.work.part_bytes) {
+                        self.store(&effect)?;
                     }
                 }
                 Payload::Group(group) => {
-                    self.store(effect)?;
+                    self.store(&stretch.take())?;
                     self.load(group);
                 }
             }
@@ -140,9 +136,8 @@ impl<'a> Storing<'a> {
         }
     }
 
-    /// Stores the net effect so far as a part; nothing is left of it.
-    fn store(&mut self, effect: &mut NetEffect) -> Result<()> {
-        let effect = std::mem::take(effect);
+    /// Stores the net effect so far as a part.
+    fn store(&mut self, effect: &NetEffect) -> Result<()> {
         if effect.is_empty() {
             return Ok(());
         }
@@ -156,7 +151,7 @@ impl<'a> Storing<'a> {
             part.operations = Some(ObjectReference { name, size, hash });
         }
         self.run.parts.push(part);
-        if let Some(family) = effect.family(DEFAULT_FAMILY).filter(|family| family.points().next().is_some()) {
+        if let Some(family) = effect.family(DEFAULT_FAMILY).filter(|family| !family.is_empty()) {
             let path = work.scratch.join(format!("{:06}.sst", self.files));
             self.files += 1;
             let entries = write_points(work.options, family, &path)?;

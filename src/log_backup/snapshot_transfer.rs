@@ -13,7 +13,7 @@ use crate::log_backup::pin::Pin;
 use crate::log_backup::snapshot_format::{
     MANIFEST_BYTES_MAX, MANIFEST_FORMAT, Manifest, SnapshotFile, SnapshotPlace, is_database_file,
 };
-use crate::log_backup::transfer::{get_file, hash_file, put_file};
+use crate::log_backup::transfer::{each_in_flight, get_file, hash_file, put_file};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use uuid::Uuid;
@@ -185,8 +185,8 @@ pub fn read_manifest(archive: &Archive, reference: &ObjectReference) -> Result<M
 }
 
 /// Downloads the files of a snapshot into a directory, made if need be; each is verified and synced, and so is the
-/// directory. Files that an interrupted download left whole are kept, so it can be repeated. `go_on` is asked before each
-/// file: the way to hear of a lost pin.
+/// directory. Several files come at a time. Those that an interrupted download left whole are kept, so it can be repeated.
+/// `go_on` is asked before each file: the way to hear of a lost pin.
 ///
 /// # Errors
 /// `Corrupt`, `NotFound`: an object is damaged or gone; `Refused`: something else stands in the directory. Some files stand.
@@ -208,20 +208,18 @@ pub fn download(
             return Err(Error::new(ErrorKind::Refused, "download a base snapshot", message).at(directory.join(name)));
         }
     }
-    for SnapshotFile { file, object } in &manifest.files {
-        go_on()?;
+    each_in_flight(&manifest.files, go_on, |SnapshotFile { file, object }| {
         let path = directory.join(file);
         if let Some(stat) = vfs.stat(&path)? {
             let whole = stat.kind == FileKind::File
                 && stat.len == object.size
                 && hash_file(vfs, &path)? == (object.size, object.hash);
             if whole {
-                vfs.sync_file(&path)?;
-                continue;
+                return vfs.sync_file(&path);
             }
             vfs.remove_file(&path)?;
         }
-        get_file(archive, object, vfs, &path)?;
-    }
+        get_file(archive, object, vfs, &path)
+    })?;
     vfs.sync_dir(directory)
 }

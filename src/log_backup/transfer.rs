@@ -7,7 +7,9 @@ use crate::log_backup::names::{ContentHash, ObjectReference};
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use object_store::{MultipartUpload, ObjectStoreExt, UploadPart};
+use parking_lot::Mutex;
 use std::path::Path;
+use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Files up to this long are put whole; longer ones in parts of at least this.
@@ -18,6 +20,8 @@ pub const FILE_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024 * 1024;
 const PARTS_MAX: u64 = 9_000;
 /// Parts that are on their way at a time; the memory of an upload is that many parts and one.
 const PARTS_IN_FLIGHT: usize = 3;
+/// Files that are downloaded at a time; the memory is a piece of each.
+const FILES_IN_FLIGHT: usize = 4;
 /// What is read of an object at a time.
 const PIECE_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -170,6 +174,48 @@ pub fn get_file(archive: &Archive, reference: &ObjectReference, vfs: &dyn Vfs, p
             Err(error)
         }
     }
+}
+
+/// Does something with each of some files, a few at a time. `go_on` is asked before each of them: the way to hear of a lost
+/// pin.
+///
+/// # Errors
+/// The first one that comes up; what was begun by then is done or has failed, and the rest was not begun.
+pub fn each_in_flight<T: Sync>(
+    files: &[T],
+    go_on: &dyn Fn() -> Result<()>,
+    work: impl Fn(&T) -> Result<()> + Sync,
+) -> Result<()> {
+    if let [file] = files {
+        go_on()?;
+        return work(file);
+    }
+    let failed = Mutex::new(None);
+    std::thread::scope(|scope| {
+        let (give, take) = std::sync::mpsc::sync_channel::<&T>(0);
+        let take = Arc::new(Mutex::new(take));
+        for _ in 0..FILES_IN_FLIGHT.min(files.len()) {
+            let (take, work, failed) = (Arc::clone(&take), &work, &failed);
+            scope.spawn(move || {
+                loop {
+                    let next = take.lock().recv();
+                    let Ok(file) = next else { return };
+                    if let Err(error) = work(file) {
+                        failed.lock().get_or_insert(error);
+                    }
+                }
+            });
+        }
+        drop(take);
+        for file in files {
+            go_on()?;
+            if failed.lock().is_some() || give.send(file).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    })?;
+    failed.into_inner().map_or(Ok(()), Err)
 }
 
 fn fetch_pieces(archive: &Archive, reference: &ObjectReference, vfs: &dyn Vfs, path: &Path) -> Result<ContentHash> {

@@ -9,14 +9,41 @@ use serde::{Deserialize, Serialize};
 /// The version of the control files of a restore that this code writes, and the only one that it reads.
 pub const RESTORE_FORMAT: u32 = 1;
 
-/// Whether a restore is over.
+/// Where a restore stands, for people; and whether it is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestorePhase {
-    /// It is under way.
+    /// Nothing was done yet; of a two-phase restore, as all but running and complete.
+    Pending,
+    /// Its base snapshot is fetched, while a compaction of the log is waited for.
+    SnapshotRestore,
+    /// The log is applied.
+    LogRestore,
+    /// It is under way; of a two-phase restore: it is moved to its place.
     Running,
     /// The database is at its place.
     Complete,
+    /// It has failed for good, and can only be given up. Its place stays closed until then.
+    Failed,
+}
+
+impl RestorePhase {
+    /// Its name for people and for `--json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            RestorePhase::Pending => "pending",
+            RestorePhase::SnapshotRestore => "snapshot-restore",
+            RestorePhase::LogRestore => "log-restore",
+            RestorePhase::Running => "running",
+            RestorePhase::Complete => "complete",
+            RestorePhase::Failed => "failed",
+        }
+    }
+
+    /// Whether nothing is done any more.
+    pub fn is_over(self) -> bool {
+        matches!(self, RestorePhase::Complete | RestorePhase::Failed)
+    }
 }
 
 #[derive(Deserialize)]

@@ -1,8 +1,7 @@
 //! The log, applied to the database that is being made: segment after segment, timeline after timeline.
 //!
-//! How far it has come stands in that database itself, written in one batch with the end of each segment; nothing is
-//! written to a WAL, since RocksDB flushes both families as one, so that a crash takes back both. What is applied twice
-//! after it does no harm: every operation sets what it touches, and what follows is applied again too.
+//! How far it has come stands in that database itself (`parts.rs` says how and when); what is applied twice after a crash does
+//! no harm.
 //!
 //! Invariants: a segment is the one that was planned (timeline, number, encoding, its place in the chain of hashes), and
 //! no frame is left out or cut; what is the engine's own in the log is not restored, what is the caller's is.
@@ -11,21 +10,22 @@ use crate::control;
 use crate::encoding::{EncodingId, KeyEncoding};
 use crate::engine::{Options, manage};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::{Vfs, remove_tree};
-use crate::layout::{INTERNAL_RESTORE, INTERNAL_USER, Layout};
+use crate::fs::Vfs;
+use crate::layout::{INTERNAL_RESTORE, Layout};
 use crate::log_backup::archive::Archive;
 use crate::log_backup::group::GroupReference;
 use crate::log_backup::names::{ContentHash, ObjectReference};
-use crate::log_backup::segment::{Frame, Header, Payload, SEGMENT_BYTES_MAX};
-use crate::log_backup::segment_reader::SegmentReader;
-use crate::log_backup::transfer::get_file;
+use crate::log_backup::segment::{Frame, Header, Payload, Trailer};
+use crate::log_backup::transfer::{each_in_flight, get_file};
 use crate::marker;
 use crate::place::journal::{self, JournalState};
 use crate::restore::folder::{Folder, Found};
+use crate::restore::parts::Parts;
 use crate::restore::plan::{FIRST_SEGMENT, Leg};
 use crate::restore::runs::LeftOut;
-use crate::rocks::batch_decoder::{Batch, DEFAULT_FAMILY, Operation};
-use crate::rocks::{Database, Durability, Family, Settings, WriteBatch};
+use crate::restore::segments::{Piece, Segments};
+use crate::rocks::batch_decoder::Batch;
+use crate::rocks::{Database, Family, Settings};
 use crate::trap::trap;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -34,8 +34,6 @@ use uuid::Uuid;
 
 const STEP: &str = "apply the log";
 const POSITION_FORMAT: u32 = 1;
-/// Operations of several frames are written together, up to so many bytes.
-const BATCH_BYTES: usize = 1 << 20;
 
 /// How far the log was applied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +66,7 @@ pub(super) struct Applier<'a> {
     pub go_on: &'a dyn Fn() -> Result<()>,
 }
 
-fn corrupt(message: impl Into<String>) -> Error {
+pub(super) fn corrupt(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Corrupt, STEP, message)
 }
 
@@ -107,8 +105,9 @@ impl Applier<'_> {
         Options { encoding: None, ..self.options.clone() }
     }
 
+    /// It is written in bulk, and compacted only where too much comes together.
     fn settings(&self) -> Settings {
-        Settings { keep_wal: false, ..self.options.settings() }
+        Settings { keep_wal: false, bulk: true, ..self.options.settings() }
     }
 
     /// Reads the position without writing: a conversion of it may be under way.
@@ -157,19 +156,25 @@ impl Applier<'_> {
     fn leg(&self, index: usize, leg: &Leg) -> Result<()> {
         let database = Database::open(self.vfs, &self.folder.database, &self.settings())?;
         let mut position = self.position(&database)?;
-        let internal = database.family_id(Family::Internal)?;
-        let mut writer = Writer { database: &database, internal, batch: WriteBatch::new(), bytes: 0 };
+        let mut parts = Parts::new(&database, self.vfs, self.folder, self.options.memory_bytes, position.clone())?;
         while position.next_segment < leg.end_segment {
-            (self.go_on)()?;
             if let Some(run) = self.run_at(leg, &position) {
-                self.take_run(leg, index, run, &mut position, &mut writer)?;
-                writer.write(&position)?;
+                (self.go_on)()?;
+                self.take_run(leg, index, run, &mut position, &mut parts)?;
+                parts.reached(&position);
+                parts.note_now_and_then()?;
                 trap!(self.vfs, RestoreRunEnded);
                 continue;
             }
-            self.segment(leg, index, &mut position, &mut writer)?;
-            writer.write(&position)?;
-            trap!(self.vfs, RestoreSegmentApplied);
+            let next = leg.runs.iter().map(|run| run.body.first_segment).find(|first| *first > position.next_segment);
+            let end = next.unwrap_or(leg.end_segment).min(leg.end_segment);
+            let mut segments = Segments::new(self.archive, leg.timeline, position.next_segment..end)?;
+            while position.next_segment < end {
+                (self.go_on)()?;
+                self.segment(leg, index, &mut segments, &mut position, &mut parts)?;
+                parts.reached(&position);
+                trap!(self.vfs, RestoreSegmentRead);
+            }
         }
         let plan = &self.found.plan;
         if let Some(next) = plan.legs.get(index + 1) {
@@ -181,47 +186,71 @@ impl Applier<'_> {
             (position.next_segment, position.chain) = (next.first_segment, None);
         }
         position.leg = index + 1;
-        writer.write(&position)?;
-        drop(writer);
-        database.flush()?;
+        // All of it is in before the position says so.
+        parts.settle()?;
+        parts.reached(&position);
+        parts.finish()?;
+        drop(parts);
         database.close()
     }
 
-    fn segment(&self, leg: &Leg, index: usize, position: &mut Position, writer: &mut Writer<'_>) -> Result<()> {
+    fn segment(
+        &self,
+        leg: &Leg,
+        index: usize,
+        segments: &mut Segments,
+        position: &mut Position,
+        parts: &mut Parts<'_>,
+    ) -> Result<()> {
         let number = position.next_segment;
         let name = crate::log_backup::names::segment(leg.timeline, number)?;
         let place = |error: Error| if error.path().is_some() { error } else { error.at(self.archive.place(&name)) };
-        let bytes = self.archive.get(&name, SEGMENT_BYTES_MAX)?.bytes;
-        let mut reader = SegmentReader::new(&bytes).map_err(place)?;
-        self.check_start(leg, index, position, reader.header()).map_err(place)?;
+        let Piece::Begin(ends) = segments.next().map_err(place)? else {
+            return Err(place(corrupt("it does not begin where the one before it ends")));
+        };
+        let (header, trailer) = *ends;
+        self.check_start(leg, index, position, &header).map_err(place)?;
         let last = number + 1 == leg.end_segment;
-        if last && leg.chain != Some(reader.trailer().chain) {
+        if last && leg.chain != Some(trailer.chain) {
             return Err(place(corrupt("it is not the segment that the restore was planned with")));
         }
         if index > 0 && position.chain.is_none() {
             // Sequence numbers begin anew with a timeline.
-            position.sequence = reader.header().start.first_sequence - 1;
+            position.sequence = header.start.first_sequence - 1;
         }
+        self.frames(leg, index, (last, &trailer), segments, position, parts).map_err(place)
+    }
+
+    fn frames(
+        &self,
+        leg: &Leg,
+        index: usize,
+        (last, trailer): (bool, &Trailer),
+        segments: &mut Segments,
+        position: &mut Position,
+        parts: &mut Parts<'_>,
+    ) -> Result<()> {
         let skip = if index == 0 { self.found.plan.snapshot.sequence } else { 0 };
-        for frame in reader.by_ref() {
-            let frame = frame.map_err(place)?;
-            let end = (frame.first_sequence + u64::from(frame.operations)).saturating_sub(1);
-            if frame.first_sequence <= skip {
-                if end > skip {
-                    return Err(place(corrupt("the base snapshot ends within a batch")));
+        'segment: while let Piece::Frames(frames) = segments.next()? {
+            for frame in frames {
+                let end = (frame.first_sequence + u64::from(frame.operations)).saturating_sub(1);
+                if frame.first_sequence <= skip {
+                    if end > skip {
+                        return Err(corrupt("the base snapshot ends within a batch"));
+                    }
+                    continue;
                 }
-                continue;
-            }
-            if !leg.limit.holds(frame.first_sequence, frame.operations, frame.time) {
-                if !last {
-                    return Err(place(corrupt("it goes beyond the moment, and later ones were planned")));
+                if !leg.limit.holds(frame.first_sequence, frame.operations, frame.time) {
+                    if !last {
+                        return Err(corrupt("it goes beyond the moment, and later ones were planned"));
+                    }
+                    break 'segment;
                 }
-                break;
+                self.frame(&frame, parts)?;
+                (position.sequence, position.time) = (end, frame.time);
             }
-            self.frame(&frame, writer).map_err(place)?;
-            (position.sequence, position.time) = (end, frame.time);
         }
-        (position.next_segment, position.chain) = (number + 1, Some(reader.trailer().chain));
+        (position.next_segment, position.chain) = (position.next_segment + 1, Some(trailer.chain));
         Ok(())
     }
 
@@ -240,119 +269,44 @@ impl Applier<'_> {
         if follows && reaches { Ok(()) } else { Err(corrupt("it does not go on where the log before it ends")) }
     }
 
-    fn frame(&self, frame: &Frame, writer: &mut Writer<'_>) -> Result<()> {
+    fn frame(&self, frame: &Frame, parts: &mut Parts<'_>) -> Result<()> {
         match &frame.payload {
             Payload::Batch(bytes) => {
                 let batch = Batch::new(bytes)?;
                 if (batch.sequence, batch.count) != (frame.first_sequence, frame.operations) {
                     return Err(corrupt("a batch is not the one that its frame speaks of"));
                 }
-                batch.operations().try_for_each(|operation| writer.operation(operation?))
+                batch.operations().try_for_each(|operation| parts.add(operation?))
             }
-            Payload::Group(group) => self.load(group, writer),
+            Payload::Group(group) => self.load(group, parts),
         }
     }
 
     /// Takes the files of a bulk load in.
-    fn load(&self, group: &GroupReference, writer: &mut Writer<'_>) -> Result<()> {
-        let files = self.fetch(self.archive, group.files.iter().map(|file| &file.object))?;
+    fn load(&self, group: &GroupReference, parts: &mut Parts<'_>) -> Result<()> {
+        parts.settle()?;
+        let objects: Vec<_> = group.files.iter().map(|file| &file.object).collect();
+        let files = self.fetch(self.archive, &objects, parts)?;
         trap!(self.vfs, RestoreLoadFetched);
-        writer.ingest(&files)?;
+        parts.ingest(&files, objects.iter().map(|object| object.size).sum())?;
         trap!(self.vfs, RestoreLoadTaken);
         Ok(())
     }
 
-    /// Files to be taken in together.
+    /// Files to be taken in together. Those of the log so far must be in.
     ///
     /// # Errors
     /// Those of the archive and of the disk: some of them may stand, and go when others are fetched.
-    pub(super) fn fetch<'o>(
+    pub(super) fn fetch(
         &self,
         archive: &Archive,
-        objects: impl Iterator<Item = &'o ObjectReference>,
+        objects: &[&ObjectReference],
+        parts: &Parts<'_>,
     ) -> Result<Vec<PathBuf>> {
-        remove_tree(self.vfs, &self.folder.loads)?;
-        self.vfs.make_dir(&self.folder.loads)?;
-        let mut files = Vec::new();
-        for (number, object) in objects.enumerate() {
-            (self.go_on)()?;
-            let path = self.folder.loads.join(format!("{number:06}.sst"));
-            get_file(archive, object, self.vfs, &path)?;
-            files.push(path);
-        }
-        Ok(files)
+        parts.clear()?;
+        let path = |number: usize| self.folder.loads.join(format!("{number:06}.sst"));
+        let files: Vec<_> = (0..).zip(objects).map(|(number, object)| (path(number), *object)).collect();
+        each_in_flight(&files, self.go_on, |(path, object)| get_file(archive, object, self.vfs, path))?;
+        Ok(files.into_iter().map(|(path, _)| path).collect())
     }
-}
-
-/// Gathers operations.
-pub(super) struct Writer<'d> {
-    database: &'d Database,
-    /// The id of the internal family in the log.
-    internal: u32,
-    batch: WriteBatch,
-    bytes: usize,
-}
-
-impl Writer<'_> {
-    pub(super) fn operation(&mut self, operation: Operation<'_>) -> Result<()> {
-        let database = self.database;
-        let family = match operation {
-            Operation::Put { family, .. }
-            | Operation::Delete { family, .. }
-            | Operation::DeleteRange { family, .. } => self.family(family)?,
-            Operation::LogData(_) | Operation::Noop => return Ok(()),
-        };
-        let ours = |key: &[u8]| family == Family::Data || key.starts_with(INTERNAL_USER);
-        match operation {
-            Operation::Put { key, value, .. } if ours(key) => {
-                self.bytes += key.len() + value.len();
-                self.batch.put(database, family, key, value)?;
-            }
-            Operation::Delete { key, .. } if ours(key) => {
-                self.bytes += key.len();
-                self.batch.delete(database, family, key)?;
-            }
-            Operation::DeleteRange { from, to, .. } => {
-                let (from, to) = if family == Family::Data { (from, to) } else { within_user_half(from, to) };
-                self.bytes += from.len() + to.len();
-                if from < to {
-                    self.batch.delete_range(database, family, from, to)?;
-                }
-            }
-            _ => {}
-        }
-        if self.bytes >= BATCH_BYTES { self.end_batch() } else { Ok(()) }
-    }
-
-    fn family(&self, id: u32) -> Result<Family> {
-        match id {
-            DEFAULT_FAMILY => Ok(Family::Data),
-            id if id == self.internal => Ok(Family::Internal),
-            id => Err(corrupt(format!("it writes to a column family {id} that the database does not have"))),
-        }
-    }
-
-    fn end_batch(&mut self) -> Result<()> {
-        self.bytes = 0;
-        self.database.write(std::mem::take(&mut self.batch), Durability::NoWal)
-    }
-
-    /// Takes files in, after all operations so far.
-    pub(super) fn ingest(&mut self, files: &[PathBuf]) -> Result<()> {
-        self.end_batch()?;
-        self.database.ingest(files)
-    }
-
-    fn write(&mut self, position: &Position) -> Result<()> {
-        let bytes = control::encode("write how far the log was applied", position)?;
-        self.batch.put(self.database, Family::Internal, INTERNAL_RESTORE, &bytes)?;
-        self.end_batch()
-    }
-}
-
-/// What of a range lies in the caller's half of the internal family.
-fn within_user_half<'k>(from: &'k [u8], to: &'k [u8]) -> (&'k [u8], &'k [u8]) {
-    /// The first key above that half.
-    const USER_END: &[u8] = b"u0";
-    (from.max(INTERNAL_USER), to.min(USER_END))
 }

@@ -9,7 +9,8 @@ use crate::log_backup::archive::Archive;
 use crate::log_backup::compaction::{self, Complete, Part};
 use crate::log_backup::names::ContentHash;
 use crate::log_backup::net_effect::{OPERATIONS_BYTES_MAX, operations_from_bytes};
-use crate::restore::apply::{Applier, Position, Writer};
+use crate::restore::apply::{Applier, Position};
+use crate::restore::parts::Parts;
 use crate::restore::plan::{FIRST_SEGMENT, Leg};
 use crate::restore::runs::{LeftOut, PlannedRun};
 use crate::trap::trap;
@@ -54,9 +55,9 @@ impl Applier<'_> {
         index: usize,
         run: &PlannedRun,
         position: &mut Position,
-        writer: &mut Writer<'_>,
+        parts: &mut Parts<'_>,
     ) -> Result<()> {
-        match self.run(leg, index, run, position, writer) {
+        match self.run(leg, index, run, position, parts) {
             Ok(complete) => {
                 if let Some((sequence, time)) = complete.last() {
                     (position.sequence, position.time) = (sequence, time);
@@ -82,7 +83,7 @@ impl Applier<'_> {
         index: usize,
         run: &PlannedRun,
         position: &Position,
-        writer: &mut Writer<'_>,
+        parts: &mut Parts<'_>,
     ) -> Result<Complete, Stop> {
         let archive = run.place(self.archive).map_err(of_run)?;
         let complete = compaction::read(&archive, &run.body).map_err(of_run)?;
@@ -92,7 +93,7 @@ impl Applier<'_> {
         })?;
         for part in complete.runs.iter().flat_map(|run| &run.parts) {
             (self.go_on)()?;
-            self.part(&archive, part, writer)?;
+            self.part(&archive, part, parts)?;
         }
         Ok(complete)
     }
@@ -122,11 +123,12 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn part(&self, archive: &Archive, part: &Part, writer: &mut Writer<'_>) -> Result<(), Stop> {
+    fn part(&self, archive: &Archive, part: &Part, parts: &mut Parts<'_>) -> Result<(), Stop> {
         if let Some(operations) = &part.operations {
             let bytes = archive.get_verified(operations, OPERATIONS_BYTES_MAX).map_err(of_run)?;
+            // Something wrong with one of them may come out after others are in, and that is no harm.
             for operation in operations_from_bytes(&bytes).map_err(of_run)?.operations() {
-                writer.operation(operation.map_err(of_run)?)?;
+                parts.add(operation.map_err(of_run)?)?;
             }
         }
         if part.files.is_empty() {
@@ -134,9 +136,11 @@ impl Applier<'_> {
         }
         // A bulk load's files stand with the log.
         let archive = if part.load.is_some() { self.archive } else { archive };
-        let files = self.fetch(archive, part.files.iter().map(|file| &file.object)).map_err(of_run)?;
+        parts.settle()?;
+        let objects: Vec<_> = part.files.iter().map(|file| &file.object).collect();
+        let files = self.fetch(archive, &objects, parts).map_err(of_run)?;
         trap!(self.vfs, RestoreRunFetched);
-        writer.ingest(&files).map_err(of_run)?;
+        parts.ingest(&files, objects.iter().map(|object| object.size).sum()).map_err(of_run)?;
         trap!(self.vfs, RestoreRunTaken);
         Ok(())
     }

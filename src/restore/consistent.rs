@@ -65,8 +65,7 @@ impl std::error::Error for Mismatch {}
 /// # Errors
 /// The first reason why not.
 pub fn consistent(spec: &Spec, location: &str, plan: &Plan) -> Result<(), Mismatch> {
-    let address = |url: &str| Address::parse(url).map_err(|_| Mismatch::NoLocation(url.to_owned()));
-    compare(&address(&spec.log)?, &address(location)?).map_err(Mismatch::Location)?;
+    same_place(spec, location)?;
     if spec.archive != plan.archive {
         return Err(Mismatch::Archive);
     }
@@ -75,6 +74,15 @@ pub fn consistent(spec: &Spec, location: &str, plan: &Plan) -> Result<(), Mismat
         return Err(Mismatch::Encoding);
     }
     within(spec, leg)
+}
+
+/// Whether the compaction was made of the log in this place.
+///
+/// # Errors
+/// `Location`, `NoLocation`.
+pub fn same_place(spec: &Spec, location: &str) -> Result<(), Mismatch> {
+    let address = |url: &str| Address::parse(url).map_err(|_| Mismatch::NoLocation(url.to_owned()));
+    compare(&address(&spec.log)?, &address(location)?).map_err(Mismatch::Location)
 }
 
 fn within(spec: &Spec, leg: &Leg) -> Result<(), Mismatch> {

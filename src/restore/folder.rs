@@ -6,6 +6,7 @@
 //! | `SPEC` | what was asked for | once |
 //! | `PLAN` | what is read, frozen | once |
 //! | `STATUS` | how far it has come | last of the three, and replaced with each step |
+//! | `runs/1`, `runs/2` | the runs of the two phases | |
 //! | `db/` | the database that is being made, a database place of its own | |
 //! | `loads/` | files of a bulk load on their way into it | |
 //!
@@ -20,10 +21,12 @@ use crate::layout::{
     Layout, RESTORE_DATABASE, RESTORE_LOADS, RESTORE_LOCK, RESTORE_PLAN, RESTORE_SPEC, RESTORE_STATUS, TEMPORARY_SUFFIX,
 };
 use crate::lock::PlaceLock;
+use crate::log_backup::names::ContentHash;
 use crate::place::restore_phase::{RESTORE_FORMAT, RestorePhase};
 use crate::restore::moment::Moment;
 use crate::restore::plan::Plan;
 use crate::restore::runs::LeftOut;
+pub use crate::restore::state::{Failure, Status, Step};
 use crate::trap::trap;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -55,6 +58,21 @@ pub struct Spec {
     /// The archive is a replica.
     #[serde(default)]
     pub replica: bool,
+    /// When it was created, in microseconds of the Unix epoch.
+    pub created: u64,
+    /// It is done in two phases, while a compaction is at work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub two_phase: Option<TwoPhase>,
+}
+
+/// What a restore in two phases waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TwoPhase {
+    /// The name of the compaction.
+    pub compaction: String,
+    /// How long it is waited for after the creation of the restore, in microseconds; none, or none above 0: for ever.
+    pub wait_timeout: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,65 +81,6 @@ struct PlanFile {
     format: u32,
     restore: Uuid,
     plan: Plan,
-}
-
-/// What a restore does next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Step {
-    /// Download the base snapshot.
-    Fetch,
-    /// Apply the log.
-    Apply,
-    /// Move it in.
-    Install,
-    /// Remove what was needed on the way.
-    Clear,
-}
-
-impl Step {
-    /// Its name for people and for `--json`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Step::Fetch => "fetch",
-            Step::Apply => "apply",
-            Step::Install => "install",
-            Step::Clear => "clear",
-        }
-    }
-}
-
-/// Why the last attempt has ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Failure {
-    /// The step that it was at.
-    pub step: Step,
-    /// The kind of the error.
-    pub kind: String,
-    /// What it said.
-    pub message: String,
-}
-
-/// How far a restore has come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Status {
-    /// The version of the format.
-    pub format: u32,
-    /// The restore's id.
-    pub restore: Uuid,
-    /// How often it was written.
-    pub generation: u64,
-    /// Under way, or complete.
-    pub phase: RestorePhase,
-    /// What comes next.
-    pub step: Step,
-    /// What the last attempt failed of; going on clears it.
-    pub failure: Option<Failure>,
-    /// Planned compactions that could not be used; the log was gone through instead.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left_out: Vec<LeftOut>,
 }
 
 /// The folder of a restore.
@@ -155,6 +114,13 @@ impl Found {
     /// Whether the database is at its place.
     pub fn is_complete(&self) -> bool {
         self.status.phase == RestorePhase::Complete
+    }
+
+    /// What was asked for and what is read, as hashes.
+    pub(super) fn hashes(&self) -> Result<(ContentHash, ContentHash)> {
+        let spec = control::encode(WRITE, &self.spec)?;
+        let plan = control::encode_within(WRITE, &self.plan, PLAN_BYTES_MAX)?;
+        Ok((ContentHash::of(&spec), ContentHash::of(&plan)))
     }
 }
 
@@ -242,9 +208,8 @@ impl Folder {
         let file = PlanFile { format: RESTORE_FORMAT, restore, plan };
         self.write_file(vfs, RESTORE_PLAN, &file, PLAN_BYTES_MAX)?;
         trap!(vfs, RestorePlanWritten);
-        let phase = RestorePhase::Running;
-        let (step, failure) = (Step::Fetch, None);
-        let status = Status { format: RESTORE_FORMAT, restore, generation: 1, phase, step, failure, left_out };
+        let mut status = Status::new(restore, spec.two_phase.is_some());
+        status.left_out = left_out;
         self.write_file(vfs, RESTORE_STATUS, &status, control::BYTES_MAX)?;
         vfs.sync_dir(&self.target.parent)?;
         trap!(vfs, RestoreBegun);
@@ -254,8 +219,13 @@ impl Folder {
     /// Replaces STATUS.
     ///
     /// # Errors
-    /// The old one stands, or the new one; `found` says the old one.
+    /// `Conflict`: it is not what `found` says; else the old one stands, or the new one. `found` says the old one.
     pub fn note(&self, vfs: &dyn Vfs, found: &mut Found, change: impl FnOnce(&mut Status)) -> Result<()> {
+        let stands = self.read_file::<Status>(vfs, RESTORE_STATUS, control::BYTES_MAX)?;
+        if stands.as_ref() != Some(&found.status) {
+            let message = "somebody else has written it meanwhile";
+            return Err(Error::new(ErrorKind::Conflict, WRITE, message).at(self.path.join(RESTORE_STATUS)));
+        }
         let mut status = found.status.clone();
         change(&mut status);
         status.generation += 1;

@@ -26,6 +26,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 pub(super) const STEP: &str = "move the restored database in";
+/// With so many files at level 0 a flush might wait for a compaction.
+const FLUSHED_UNCOMPACTED: u64 = 12;
 
 /// Gives the database the identity that it will have, and gives the marker that goes with it.
 ///
@@ -39,7 +41,12 @@ pub(super) fn seal(vfs: &dyn Vfs, database: &Path, restore: Uuid, options: &Opti
     drop(look);
     let missing = || Error::new(ErrorKind::Corrupt, STEP, "it has no marker").at(database);
     let old = marker::read(vfs, database)?.ok_or_else(missing)?;
-    let opened = Database::open(vfs, database, &options.settings())?;
+    // What is owed of compaction is left to whoever opens it next: here it would only begin, and be broken off.
+    let settings = Settings { bulk: true, ..options.settings() };
+    let opened = Database::open(vfs, database, &settings)?;
+    if opened.level0_files()? >= FLUSHED_UNCOMPACTED {
+        opened.compact_by_itself()?;
+    }
     place::check_identity(&opened, &old)?;
     let origin = Origin { kind: OriginKind::Install, id: restore };
     let identity = Identity { instance_id: Uuid::new_v4(), origin, ..old.identity() };

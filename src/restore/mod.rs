@@ -14,16 +14,26 @@
 mod apply;
 mod compacted;
 pub mod consistent;
+pub mod coordinator;
 pub mod folder;
 mod install;
 pub mod log;
 pub mod moment;
 pub mod named;
+mod parts;
+mod phases;
 pub mod plan;
+pub mod record;
 pub mod replica;
 pub mod runs;
 mod search;
+mod segments;
+mod sighting;
+pub mod state;
+#[cfg(test)]
+mod state_tests;
 pub mod unreachable;
 mod worker;
 
+pub use phases::{Part, worker};
 pub use worker::{Request, abort, go_on, preview, run, start, status, step};

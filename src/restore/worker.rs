@@ -14,20 +14,27 @@ use crate::place::journal::require_parent;
 use crate::place::restore_phase::{RESTORE_FORMAT, RestorePhase};
 use crate::place::{self, Place, Rest};
 use crate::restore::apply::Applier;
-use crate::restore::folder::{Failure, Folder, Found, Spec, Step};
+use crate::restore::folder::{Failure, Folder, Found, Spec, Step, TwoPhase};
 use crate::restore::install::{install, require_target, seal};
 use crate::restore::log::ArchiveLog;
 use crate::restore::moment::Moment;
 use crate::restore::named::Named;
 use crate::restore::plan::{Plan, plan};
+use crate::restore::record::require_no_worker;
 use crate::restore::replica::plan_replica;
 use crate::restore::runs::LeftOut;
 use crate::trap::trap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
 const STEP: &str = "restore the database";
+
+/// The clock, in microseconds of the Unix epoch.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+}
 
 /// What is asked of a restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,14 +101,15 @@ fn planned(archive: &Archive, request: &Request, options: &Options) -> Result<Pl
 /// begun then; an empty folder may stand.
 pub fn start(target: &Path, archive: &Archive, request: &Request, options: &Options) -> Result<Found> {
     let vfs = options.file_operations()?;
-    begin(&vfs, &Folder::of(target)?, archive, request, options).map(|(found, _)| found)
+    begin(&vfs, &Folder::of(target)?, archive, request, None, options).map(|(found, _)| found)
 }
 
-fn begin(
+pub(super) fn begin(
     vfs: &Arc<dyn Vfs>,
     folder: &Folder,
     archive: &Archive,
     request: &Request,
+    two_phase: Option<&TwoPhase>,
     options: &Options,
 ) -> Result<(Found, PlaceLock)> {
     require_parent(&**vfs, &folder.target)?;
@@ -116,10 +124,16 @@ fn begin(
         replace: request.replace,
         no_pin: request.no_pin || request.replica,
         replica: request.replica,
+        created: now(),
+        two_phase: two_phase.cloned(),
     };
     require_none_under_way(&**vfs, folder)?;
     require_target(&mut Place::lock(Arc::clone(vfs), &folder.target.live)?.of_restore(), &spec)?;
-    let (plan, left_out, pin) = planned(archive, request, options)?;
+    let (mut plan, left_out, pin) = planned(archive, request, options)?;
+    if two_phase.is_some() {
+        // The one that was asked for, or none: what phase 2 uses is decided once, when its run is made.
+        plan.legs.iter_mut().for_each(|leg| leg.runs.clear());
+    }
     if !folder.stands(&**vfs)? {
         vfs.make_dir(&folder.path)?;
         vfs.sync_dir(&folder.target.parent)?;
@@ -128,6 +142,7 @@ fn begin(
     let lock = folder.lock(&**vfs)?;
     // Looked at again, now that nobody else can begin one.
     require_none_under_way(&**vfs, folder)?;
+    require_no_worker(&**vfs, folder)?;
     clear(&**vfs, folder)?;
     let found = folder.begin(&**vfs, spec, plan, left_out)?;
     drop(pin);
@@ -140,8 +155,13 @@ fn require_none_under_way(vfs: &dyn Vfs, folder: &Folder) -> Result<()> {
     }
     match folder.read(vfs)? {
         Some(found) if !found.is_complete() => {
-            let message = "a restore to this place is under way already";
-            let next = format!("morphkv restore status {}", folder.target.live.display());
+            let failed = found.status.phase == RestorePhase::Failed;
+            let (message, command) = if failed {
+                ("a restore to this place has failed; give it up first", "abort")
+            } else {
+                ("a restore to this place is under way already", "status")
+            };
+            let next = format!("morphkv restore {command} {}", folder.target.live.display());
             Err(Error::new(ErrorKind::Conflict, STEP, message).at(&folder.path).next(next))
         }
         _ => Ok(()),
@@ -149,7 +169,7 @@ fn require_none_under_way(vfs: &dyn Vfs, folder: &Folder) -> Result<()> {
 }
 
 /// Removes what was needed on the way, of this restore or of one that never began.
-fn clear(vfs: &dyn Vfs, folder: &Folder) -> Result<()> {
+pub(super) fn clear(vfs: &dyn Vfs, folder: &Folder) -> Result<()> {
     for name in vfs.list(&folder.path)? {
         let keep = [RESTORE_LOCK, RESTORE_SPEC, RESTORE_PLAN, RESTORE_STATUS].contains(&name.as_str());
         if !keep {
@@ -199,7 +219,17 @@ fn resume(target: &Path, archive: &Archive, options: &Options, until: Until) -> 
     }
     let lock = folder.lock(&*vfs)?;
     let found = folder.read(&*vfs)?.ok_or_else(none)?;
+    require_one_phase(&folder, &found)?;
     finish(&vfs, &folder, found, (archive, options), until, lock)
+}
+
+fn require_one_phase(folder: &Folder, found: &Found) -> Result<()> {
+    if found.spec.two_phase.is_none() {
+        return Ok(());
+    }
+    let message = "it is a restore in two phases, which has a coordinator";
+    let next = format!("morphkv restore run {}", folder.target.live.display());
+    Err(Error::new(ErrorKind::InvalidArgument, STEP, message).at(&folder.path).next(next))
 }
 
 /// Begins a restore, or goes on with the one that is under way, until the database is at its place.
@@ -224,7 +254,7 @@ pub fn run(target: &Path, archive: &Archive, request: &Request, options: &Option
             go_on(target, archive, options)
         }
         _ => {
-            let (found, lock) = begin(&vfs, &folder, archive, request, options)?;
+            let (found, lock) = begin(&vfs, &folder, archive, request, None, options)?;
             finish(&vfs, &folder, found, (archive, options), Until::Complete, lock)
         }
     }
@@ -238,12 +268,12 @@ enum Until {
 }
 
 /// What a step needs.
-struct Work<'a> {
-    vfs: &'a Arc<dyn Vfs>,
-    folder: &'a Folder,
-    archive: &'a Archive,
-    options: Options,
-    pin: Option<Pin>,
+pub(super) struct Work<'a> {
+    pub(super) vfs: &'a Arc<dyn Vfs>,
+    pub(super) folder: &'a Folder,
+    pub(super) archive: &'a Archive,
+    pub(super) options: Options,
+    pub(super) pin: Option<Pin>,
 }
 
 fn finish(
@@ -254,21 +284,10 @@ fn finish(
     until: Until,
     _lock: PlaceLock,
 ) -> Result<Found> {
-    if found.spec.archive != archive.url() {
-        let message = format!("it reads the archive {}, and not {}", found.spec.archive, archive.url());
-        return Err(Error::new(ErrorKind::InvalidArgument, STEP, message).at(&folder.path));
-    }
+    require_archive(folder, &found, archive)?;
     let reads = matches!(found.status.step, Step::Fetch | Step::Apply);
-    let pin = if reads && !found.spec.no_pin {
-        let pin = Pin::take(archive, &pin_request(&folder.target.live.display().to_string()))?;
-        // What was doomed since the plan was made is held, as far as it is not gone.
-        pin.note_generation(found.plan.generation)?;
-        Some(pin)
-    } else {
-        None
-    };
-    let options = Options { keep_backup: crate::place::journal::Keep::No, ..options.clone() };
-    let mut work = Work { vfs, folder, archive, options, pin };
+    let pin = if reads { take_pin(folder, &found, archive)? } else { None };
+    let mut work = Work { vfs, folder, archive, options: own_options(options), pin };
     while !found.is_complete() {
         work.step(&mut found)?;
         if until == Until::OneStep {
@@ -278,6 +297,31 @@ fn finish(
     clear(&**vfs, folder)?;
     trap!(vfs, RestoreCleared);
     Ok(found)
+}
+
+/// A restore goes on with the archive that it was planned with.
+pub(super) fn require_archive(folder: &Folder, found: &Found, archive: &Archive) -> Result<()> {
+    if found.spec.archive == archive.url() {
+        return Ok(());
+    }
+    let message = format!("it reads the archive {}, and not {}", found.spec.archive, archive.url());
+    Err(Error::new(ErrorKind::InvalidArgument, STEP, message).at(&folder.path))
+}
+
+/// Holds what is read; `None` where the archive cannot be written.
+pub(super) fn take_pin(folder: &Folder, found: &Found, archive: &Archive) -> Result<Option<Pin>> {
+    if found.spec.no_pin {
+        return Ok(None);
+    }
+    let pin = Pin::take(archive, &pin_request(&folder.target.live.display().to_string()))?;
+    // What was doomed since the plan was made is held, as far as it is not gone.
+    pin.note_generation(found.plan.generation)?;
+    Ok(Some(pin))
+}
+
+/// The options of what is made on the way.
+pub(super) fn own_options(options: &Options) -> Options {
+    Options { keep_backup: crate::place::journal::Keep::No, ..options.clone() }
 }
 
 impl Work<'_> {
@@ -299,13 +343,17 @@ impl Work<'_> {
             (status.step, status.phase) = match step {
                 Step::Fetch => (Step::Apply, RestorePhase::Running),
                 Step::Apply => (Step::Install, RestorePhase::Running),
-                Step::Install | Step::Clear => (Step::Clear, RestorePhase::Complete),
+                _ => (Step::Clear, RestorePhase::Complete),
             };
         })
     }
 
-    fn failed(&self, found: &mut Found, error: Error) -> Error {
+    /// Notes why it could not go on, once.
+    pub(super) fn failed(&self, found: &mut Found, error: Error) -> Error {
         let failure = Failure { step: found.status.step, kind: error.kind().name().into(), message: error.to_string() };
+        if found.status.failure.as_ref() == Some(&failure) {
+            return error;
+        }
         if let Err(second) = self.folder.note(&**self.vfs, found, |status| status.failure = Some(failure)) {
             tracing::warn!(%second, "why the restore has stopped could not be noted");
         }
@@ -313,7 +361,7 @@ impl Work<'_> {
     }
 
     /// Does the step that comes next; says which planned compactions could not be used.
-    fn work(&self, found: &Found) -> Result<Vec<LeftOut>> {
+    pub(super) fn work(&self, found: &Found) -> Result<Vec<LeftOut>> {
         let (vfs, folder) = (&**self.vfs, self.folder);
         match found.status.step {
             Step::Fetch => self.fetch(&found.plan).map(|()| Vec::new()),
@@ -329,6 +377,10 @@ impl Work<'_> {
                 Ok(Vec::new())
             }
             Step::Clear => Ok(Vec::new()),
+            Step::Begin | Step::Unknown => {
+                let message = "its STATUS says a step that this version does not know";
+                Err(Error::new(ErrorKind::Unsupported, STEP, message).at(&folder.path))
+            }
         }
     }
 
@@ -382,6 +434,7 @@ pub fn abort(target: &Path, options: &Options) -> Result<bool> {
         return Ok(false);
     }
     let lock = folder.lock(&*vfs)?;
+    require_no_worker(&*vfs, &folder)?;
     if let Some(found) = folder.read(&*vfs)?.filter(|found| !found.is_complete()) {
         require_not_installed(&vfs, &folder, &found.spec)?;
     }

@@ -365,6 +365,20 @@ impl Database {
         self.db.ingest_external_file_opts(&options, files.to_vec()).map_err(|source| self.error("ingest files", source))
     }
 
+    /// Lets RocksDB compact on its own, where the settings (`bulk`) did not.
+    ///
+    /// # Errors
+    /// `Io`: one family may do so already.
+    #[cfg(feature = "log-backup")]
+    pub fn compact_by_itself(&self) -> Result<()> {
+        for family in [Family::Data, Family::Internal] {
+            let family = self.family(family)?;
+            let set = self.db.set_options_cf(family, &[("disable_auto_compactions", "false")]);
+            set.map_err(|source| self.error("let it compact", source))?;
+        }
+        Ok(())
+    }
+
     /// Compacts the range down to the bottom level. `None`: no bound.
     ///
     /// # Errors

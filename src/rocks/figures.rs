@@ -140,7 +140,7 @@ impl Database {
     }
 
     /// Files at level 0, in the family that has more of them.
-    pub(super) fn level0_files(&self) -> Result<u64> {
+    pub fn level0_files(&self) -> Result<u64> {
         let mut most = 0;
         let families = [Family::Data, Family::Internal];
         for family in families.into_iter().filter(|family| *family == Family::Data || self.has_internal()) {

@@ -159,10 +159,10 @@ fn every_trap_of_every_change() {
         (run(even), other.join().unwrap())
     });
     let met: BTreeSet<_> = a.met.union(&b.met).cloned().collect();
-    // Those of the log backup, of a restore, of a truncation and of a compaction are swept by `tests/log_backup/`,
-    // `tests/restore/`, `tests/archive/` and `tests/compaction/`.
+    // Those of the log backup, of a restore, of one in two phases, of a truncation and of a compaction are swept by
+    // `tests/log_backup/`, `tests/restore/`, `tests/two_phase/`, `tests/archive/` and `tests/compaction/`.
     let elsewhere = |name: &str| {
-        let others = ["ship-", "restore-", "truncate-", "compact-"];
+        let others = ["ship-", "restore-", "phase-", "truncate-", "compact-"];
         others.iter().any(|part| name.starts_with(&format!("morphkv-trap-{part}")))
     };
     let swept: Vec<_> = Trap::ALL.iter().map(|trap| trap.name()).filter(|name| !elsewhere(name)).collect();

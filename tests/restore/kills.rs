@@ -82,9 +82,11 @@ fn latest(replace: bool) -> Request {
     Request { replace, ..request(Moment::Latest) }
 }
 
-/// The encoding that is asked for makes for one more conversion.
-fn wanted() -> Options {
-    options().encoding(Natural)
+/// The encoding that is asked for makes for one more conversion. Where nothing is replaced, the log comes in parts of an
+/// operation each.
+fn wanted(replace: bool) -> Options {
+    let options = options().encoding(Natural);
+    if replace { options } else { options.memory_bytes(1) }
 }
 
 /// The traps that a whole restore meets, each with how often it was met until then.
@@ -92,7 +94,7 @@ fn hits(source: &Source, replace: bool) -> Vec<(Trap, usize)> {
     let (target, _) = target(source, replace);
     let plan = Arc::new(TrapPlan::new());
     let vfs = Arc::new(RealVfs::with_traps(plan.clone()));
-    let found = restore::run(&target, &source.archive, &latest(replace), &wanted().vfs(vfs)).unwrap();
+    let found = restore::run(&target, &source.archive, &latest(replace), &wanted(replace).vfs(vfs)).unwrap();
     let left_out: Vec<_> = found.status.left_out.iter().map(|left_out| left_out.name.as_str()).collect();
     assert_eq!((found.plan.runs().count(), &left_out[..]), (2, &["damaged"][..]));
     let hits = plan.hits();
@@ -124,7 +126,7 @@ fn child() {
         "abort" => drop(restore::abort(&path("target"), &options().vfs(vfs)).unwrap()),
         _ => {
             let replace = orders["replace"].as_bool().unwrap();
-            restore::run(&path("target"), &archive, &latest(replace), &wanted().vfs(vfs)).unwrap();
+            restore::run(&path("target"), &archive, &latest(replace), &wanted(replace).vfs(vfs)).unwrap();
         }
     }
 }
@@ -164,11 +166,11 @@ fn sweep(replace: bool) -> (usize, BTreeSet<&'static str>) {
             let plan =
                 Arc::new(TrapPlan::new().with(again, nth as u32, morphkv::testing::TrapAction::Error(ErrorKind::Io)));
             let vfs = Arc::new(RealVfs::with_traps(plan));
-            drop(restore::run(&target, &source.archive, &latest(replace), &wanted().vfs(vfs)));
+            drop(restore::run(&target, &source.archive, &latest(replace), &wanted(replace).vfs(vfs)));
         }
         let complete = restore::status(&target, &options()).unwrap().is_some_and(|found| found.is_complete());
         if !complete {
-            let found = restore::run(&target, &source.archive, &latest(replace), &wanted());
+            let found = restore::run(&target, &source.archive, &latest(replace), &wanted(replace));
             assert!(found.unwrap_or_else(|error| panic!("{what}: {error:?}")).is_complete(), "{what}");
         }
         let (content, internal) = all_of(&target);
@@ -234,7 +236,7 @@ fn it_can_be_given_up_after_dying_at_any_of_its_traps() {
                 }
             }
             if !replace && !installed {
-                restore::run(&target, &source.archive, &latest(false), &wanted()).unwrap();
+                restore::run(&target, &source.archive, &latest(false), &wanted(false)).unwrap();
                 assert!(all_of(&target).0 == expected.content, "{what}");
             }
         }

@@ -8,6 +8,7 @@ mod history;
 mod kills;
 mod lines;
 mod moments;
+mod parts;
 mod replica;
 mod source;
 mod stores;

@@ -1,8 +1,11 @@
+mod phases;
+
 use crate::args::{Consent, EncodingName};
 use crate::output::{self, Answer, Output};
 use crate::progress::Meter;
 use clap::{Args, Subcommand, ValueHint};
 use morphkv::log_backup::archive::{Archive, ArchiveOptions};
+use morphkv::restore::coordinator::{self, Did, Passed};
 use morphkv::restore::folder::{Failure, Found, Step};
 use morphkv::restore::moment::{Moment, show_time};
 use morphkv::restore::named::Named;
@@ -32,7 +35,11 @@ enum Action {
     /// Begin a restore, or go on with the one that is under way, until the database is at its place
     Run(What),
     /// Do the next step of a restore that is under way: fetch, apply, install, clear
+    ///
+    /// Of a restore in two phases: look, do one thing, and tell what that was, and which worker is to be started.
     Step(Target),
+    /// Do a phase of a restore in two phases; the coordinator, which is `run`, starts this by itself
+    Worker(phases::Worker),
     /// Tell how far a restore has come; the exit code is 1 if there is none
     Status(Target),
     /// Give a restore up, and remove what it has made; a complete one is forgotten, and its database stays
@@ -89,6 +96,8 @@ struct What {
     /// Only tell what would be read
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    phases: phases::Phases,
 }
 
 #[derive(Serialize)]
@@ -116,6 +125,11 @@ struct Shown<'a> {
     encoding: String,
     replace: bool,
     replica: bool,
+    two_phase: Option<phases::Shown<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    did: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker_command: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -134,8 +148,12 @@ impl Restore {
         match self.action {
             Action::Start(what) => what.start(output),
             Action::Run(what) => what.run(output),
+            Action::Worker(worker) => worker.target.show(output, &worker.run(output)?),
             Action::Step(target) => {
                 let found = target.known()?;
+                if found.spec.two_phase.is_some() {
+                    return target.pass(output, &found);
+                }
                 let meter = Meter::new(output);
                 let options = Options::new().progress(meter.callback());
                 let done = restore::step(&target.path, &open(&found.spec.archive)?, &options);
@@ -198,7 +216,11 @@ impl What {
         if self.dry_run {
             return self.preview(output);
         }
-        let found = restore::start(&self.target.path, &self.archive()?, &self.request()?, &self.options())?;
+        let found = if self.phases.two_phase {
+            phases::start(self)?
+        } else {
+            restore::start(&self.target.path, &self.archive()?, &self.request()?, &self.options())?
+        };
         self.target.show(output, &found)
     }
 
@@ -206,9 +228,14 @@ impl What {
         if self.dry_run {
             return self.preview(output);
         }
+        let status = restore::status(&self.target.path, &Options::new())?;
+        if phases::concerns(self, status.as_ref()) {
+            let found = phases::run(self, status, output)?;
+            return self.target.show(output, &found);
+        }
         let meter = Meter::new(output);
         let options = self.options().progress(meter.callback());
-        let done = match restore::status(&self.target.path, &options)? {
+        let done = match status {
             Some(found) if self.to.is_none() => {
                 let archive = open(self.archive.as_ref().unwrap_or(&found.spec.archive))?;
                 restore::go_on(&self.target.path, &archive, &options)
@@ -245,6 +272,9 @@ fn shown<'a>(target: &Target, plan: &'a Plan, archive: &'a str, encoding: String
         encoding,
         replace: false,
         replica: false,
+        two_phase: None,
+        did: None,
+        worker_command: None,
     }
 }
 
@@ -269,6 +299,15 @@ fn rows(shown: &Shown<'_>) -> Vec<(&'static str, String)> {
     for gap in shown.gaps {
         rows.push(("gap", format!("part of the log after {} was lost", show_time(gap.from))));
     }
+    if let Some(two_phase) = &shown.two_phase {
+        rows.extend(phases::rows(two_phase));
+    }
+    if let Some(did) = &shown.did {
+        rows.push(("this pass", did.clone()));
+    }
+    if let Some(command) = &shown.worker_command {
+        rows.push(("next", command.clone()));
+    }
     if let Some(failure) = shown.failure {
         rows.push(("stopped", format!("{}: {}", failure.step.name(), failure.message)));
     }
@@ -286,21 +325,43 @@ impl Target {
         restore::status(&self.path, &Options::new())?.ok_or_else(none)
     }
 
+    /// One pass of the coordinator.
+    fn pass(&self, output: &Output, found: &Found) -> Result<Answer> {
+        let meter = Meter::new(output);
+        let options = Options::new().progress(meter.callback());
+        let done = coordinator::step(&self.path, &open(&found.spec.archive)?, &options);
+        drop(meter);
+        let (passed, found) = done?;
+        self.show_pass(output, &found, Some(&passed))
+    }
+
     fn show(&self, output: &Output, found: &Found) -> Result<Answer> {
+        self.show_pass(output, found, None)
+    }
+
+    fn show_pass(&self, output: &Output, found: &Found, passed: Option<&Passed>) -> Result<Answer> {
         let encoding = found.spec.encoding.as_ref().unwrap_or(&found.plan.encoding).to_string();
         let complete = found.is_complete();
         let shown = Shown {
             restore: Some(found.spec.restore),
-            phase: Some(if complete { "complete" } else { "running" }),
+            phase: Some(found.status.phase.name()),
             step: Some(found.status.step),
             failure: found.status.failure.as_ref(),
             compactions_left_out: &found.status.left_out,
             replace: found.spec.replace,
             replica: found.spec.replica,
+            two_phase: phases::shown(&self.path, found)?,
+            did: passed.map(Passed::describe),
+            worker_command: passed.and_then(|passed| match &passed.did {
+                Did::Launches(call, _) => Some(call.to_string()),
+                _ => None,
+            }),
             ..shown(self, &found.plan, &found.spec.archive, encoding)
         };
         let headline = if complete {
             format!("restored {}", shown.target)
+        } else if found.status.phase.is_over() {
+            format!("the restore of {} has failed; give it up, and begin another one", shown.target)
         } else {
             format!("a restore of {} is under way; the next step is {}", shown.target, found.status.step.name())
         };
