@@ -24,7 +24,7 @@ features   := --locked --features cli,traps
 torture    := --test crash --test media --test mutants --test guarantees
 FUZZ_SECONDS ?= 10
 
-.PHONY: help deps setup build demo test check lint fmt clippy deny docs tidy artefact fuzz-smoke torture bench bench-conversion bench-log-backup bench-report clean FORCE
+.PHONY: help deps setup build demo test check lint fmt clippy deny docs tidy artefact fuzz-smoke torture bench bench-conversion bench-log-backup bench-archive bench-report clean FORCE
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -124,7 +124,7 @@ torture: setup ## every check of crash safety at its large size; draws target/to
 	else cargo test $(features) --no-fail-fast $(torture) || status=$$?; fi; \
 	cargo test $(features) --quiet --test report; echo "$(target)/torture/report.html"; exit $$status
 
-bench: bench-conversion bench-log-backup ## the benchmarks of benches/, on this machine, as ratios
+bench: bench-conversion bench-log-backup bench-archive ## the benchmarks of benches/, on this machine, as ratios
 
 # A part of it: make bench-conversion BENCH='--size small --only none,compaction --rounds 3'
 bench-conversion: setup ## conversions against puts and compaction; target/bench/conversion.json
@@ -132,6 +132,9 @@ bench-conversion: setup ## conversions against puts and compaction; target/bench
 
 bench-log-backup: setup ## what a log backup costs a writer, its lag, and a restore; target/bench/log-backup.json
 	cargo bench --locked --features log-backup --bench log_backup -- $(BENCH)
+
+bench-archive: setup ## an archive of a million segments in memory: plan, merge, truncate, fsck; target/torture/archive-scale.json
+	MORPHKV_TORTURE=1 cargo test $(features) --test archive -- --nocapture scale::
 
 bench-report: setup ## draws target/bench/report.html from what bench-conversion has measured
 	cargo bench --locked --bench conversion -- --report

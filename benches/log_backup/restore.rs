@@ -67,7 +67,14 @@ fn source(work: &Path) -> State {
 /// The base's files copied and synced, the final state loaded.
 fn least(work: &Path, target: &Path, state: &State) -> f64 {
     let archive = archive(work);
-    let request = Request { moment: Moment::Latest, timeline: None, replace: false, no_pin: true };
+    let request = Request {
+        moment: Moment::Latest,
+        timeline: None,
+        replace: false,
+        no_pin: true,
+        replica: false,
+        compaction: None,
+    };
     let plan = restore::preview(&archive, &request, &Options::new()).expect("plan");
     let manifest = read_manifest(&archive, &plan.snapshot.manifest).expect("the manifest");
     rustix::fs::sync();
@@ -110,7 +117,14 @@ fn options() -> rocksdb::Options {
 }
 
 fn restored(work: &Path, target: &Path, state: &State) -> f64 {
-    let request = Request { moment: Moment::Latest, timeline: None, replace: false, no_pin: false };
+    let request = Request {
+        moment: Moment::Latest,
+        timeline: None,
+        replace: false,
+        no_pin: false,
+        replica: false,
+        compaction: None,
+    };
     rustix::fs::sync();
     let began = Instant::now();
     restore::run(target, &archive(work), &request, &Options::new()).expect("restore");

@@ -45,6 +45,7 @@ pub mod log_backup {
     pub mod group;
     pub mod migration;
     pub mod names;
+    pub mod net_effect;
     pub mod segment;
     pub mod segment_reader;
 }

@@ -107,7 +107,8 @@ impl Address {
         if !plain || path.split('/').any(|part| part == "..") {
             return Err(invalid("a directory is file:///ABSOLUTE/PATH, without `..`, `%`, `?` or `#`"));
         }
-        let prefix = format!("/{}", path.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/"));
+        let prefix =
+            format!("/{}", path.split('/').filter(|part| !["", "."].contains(part)).collect::<Vec<_>>().join("/"));
         let nothing = String::new();
         Ok(Address { provider: Provider::Local, bucket: nothing, account: None, endpoint: None, region: None, prefix })
     }
@@ -209,7 +210,8 @@ fn endpoint(text: &str) -> Result<String> {
     if !matches!(scheme.as_str(), "http" | "https") || host.is_empty() || !rest.bytes().all(allowed) {
         return Err(invalid("an endpoint is http://HOST or https://HOST, without credentials"));
     }
-    Ok(format!("{scheme}://{}{path}", host.to_ascii_lowercase()))
+    let (host, port) = (host.to_ascii_lowercase(), if scheme == "http" { ":80" } else { ":443" });
+    Ok(format!("{scheme}://{}{path}", host.strip_suffix(port).filter(|host| !host.is_empty()).unwrap_or(&host)))
 }
 
 #[cfg(test)]

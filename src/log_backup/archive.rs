@@ -99,6 +99,15 @@ impl Archive {
         Archive::new(store, url, prefix.to_string(), options)
     }
 
+    /// Another archive, with the same thread and options. The URL of this one gives this one, also that of a host's store.
+    ///
+    /// # Errors
+    /// As [`Archive::open`].
+    pub fn beside(&self, url: &str) -> Result<Self> {
+        let options = ArchiveOptions { runtime: Some(self.0.runtime.clone()), ..self.0.options.clone() };
+        if url == self.0.url { Ok(self.clone()) } else { Archive::open(url, options) }
+    }
+
     fn new(store: Arc<dyn ObjectStore>, url: String, prefix: String, options: ArchiveOptions) -> Result<Self> {
         let runtime = options.runtime.clone().map_or_else(ArchiveRuntime::start, Ok)?;
         Ok(Archive(Arc::new(Inner { store, prefix, url, runtime, options })))

@@ -15,6 +15,7 @@
 use crate::engine::Options;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::Vfs;
+use crate::log_backup::address::Address;
 use crate::log_backup::archive::Archive;
 use crate::log_backup::commit::{commit, load};
 use crate::log_backup::compaction::{
@@ -22,6 +23,7 @@ use crate::log_backup::compaction::{
     find, find_spec, to_bytes,
 };
 use crate::log_backup::head::{Head, Timeline};
+use crate::log_backup::location::compare;
 use crate::log_backup::migration::{Body, COMPACTION_NAME_BYTES_MAX, Key};
 use crate::log_backup::names::{self, ObjectReference};
 pub use crate::log_backup::needed::Until;
@@ -115,16 +117,31 @@ pub struct Report {
 /// `InvalidArgument`: the request contradicts itself, or the compaction of that name; `Conflict`: the name was used in another
 /// archive; `NotFound`: there is no archive, or no whole segment to compact; `Lost`: the pin; `NoSpace`, `Io`.
 pub fn compact(archive: &Archive, request: &Request, options: &Options) -> Result<Report> {
+    compact_into(archive, archive, request, options)
+}
+
+/// As [`compact`], but all that is made goes to `out`: nothing is written to the archive, which therefore learns nothing of
+/// it either: a restore has to name it, and where it stands. No pin holds the segments in the archive meanwhile; what is
+/// truncated makes the shard fail.
+///
+/// # Errors
+/// As [`compact`].
+pub fn compact_into(archive: &Archive, out: &Archive, request: &Request, options: &Options) -> Result<Report> {
     request.check()?;
     let vfs = options.file_operations()?;
     let purpose = format!("compact the log: {}, shard {} of {}", request.name, request.shard, request.shards);
     let pinned = PinRequest { owner: archive.url().to_owned(), purpose, ttl: TTL };
-    let (pin, loaded) = Pin::take_and_load(archive, &pinned)?;
+    let (pin, loaded) = if out.url() == archive.url() {
+        Pin::take_and_load(archive, &pinned)?
+    } else {
+        // Whoever sweeps there sees that files without a reference are in use.
+        (Pin::take(out, &pinned)?, load(archive)?)
+    };
     trap!(vfs, CompactPinned);
-    let spec = specified(archive, &loaded.head, request)?;
+    let spec = specified(archive, out, &loaded.head, request)?;
     trap!(vfs, CompactSpecified);
     let settings = SstOptions::new(&options.settings());
-    let work = Work { archive, vfs, pin: &pin, spec: &spec, request, settings };
+    let work = Work { archive, out, vfs, pin: &pin, spec: &spec, request, settings };
     let (result, was_done) = work.shard()?;
     let (state, compaction_failure) = work.end()?;
     let (mut report, run) = (report_of(&spec, request, was_done, state), result.outcome);
@@ -180,27 +197,31 @@ impl Request {
 }
 
 /// What the compaction is of: as the first worker has put it down.
-fn specified(archive: &Archive, head: &Head, request: &Request) -> Result<Spec> {
-    let found = match find_spec(archive, &request.name)? {
+fn specified(archive: &Archive, out: &Archive, head: &Head, request: &Request) -> Result<Spec> {
+    let found = match find_spec(out, &request.name)? {
         Some(found) => found,
         None => {
             let spec = plan(archive, head, request)?;
             let name = names::compaction_spec(&request.name)?;
             let (bytes, _) = to_bytes(&name, &spec, SPEC_BYTES_MAX)?;
-            match archive.put_create(&name, bytes) {
+            match out.put_create(&name, bytes) {
                 Ok(_) => spec,
-                Err(error) if error.kind() == ErrorKind::Conflict => find_spec(archive, &request.name)?.ok_or(error)?,
+                Err(error) if error.kind() == ErrorKind::Conflict => find_spec(out, &request.name)?.ok_or(error)?,
                 Err(error) => return Err(error),
             }
         }
     };
     if found.archive != head.archive {
         let message = format!("the compaction `{}` is one of another archive", request.name);
-        return Err(Error::new(ErrorKind::Conflict, STEP, message).at(archive.url()));
+        return Err(Error::new(ErrorKind::Conflict, STEP, message).at(out.url()));
+    }
+    if let Err(difference) = compare(&Address::parse(&found.log)?, &Address::parse(archive.url())?) {
+        let message = format!("the compaction `{}` is of a log in another place: {difference}", request.name);
+        return Err(Error::new(ErrorKind::Conflict, STEP, message).at(out.url()));
     }
     if found.shards != request.shards {
         let message = format!("the compaction `{}` has {} shards, not {}", found.name, found.shards, request.shards);
-        return Err(Error::new(ErrorKind::InvalidArgument, STEP, message).at(archive.url()));
+        return Err(Error::new(ErrorKind::InvalidArgument, STEP, message).at(out.url()));
     }
     Ok(found)
 }
@@ -234,6 +255,7 @@ fn plan(archive: &Archive, head: &Head, request: &Request) -> Result<Spec> {
         id: Uuid::new_v4(),
         name: request.name.clone(),
         archive: head.archive,
+        log: archive.url().to_owned(),
         timeline: timeline.id,
         encoding: timeline.encoding.clone(),
         first_segment,
@@ -279,6 +301,8 @@ fn last_before(archive: &Archive, timeline: Uuid, first: u64, last: u64, until: 
 
 struct Work<'a> {
     archive: &'a Archive,
+    /// Where it is made.
+    out: &'a Archive,
     vfs: Arc<dyn Vfs>,
     pin: &'a Pin,
     spec: &'a Spec,
@@ -294,6 +318,7 @@ impl Work<'_> {
         }
         let work = Shard {
             archive: self.archive,
+            out: self.out,
             vfs: &*self.vfs,
             pin: self.pin,
             spec: self.spec,
@@ -325,7 +350,7 @@ impl Work<'_> {
         let (bytes, _) = to_bytes(&name, &result, RESULT_BYTES_MAX)?;
         trap!(self.vfs, CompactResultBefore);
         self.pin.check()?;
-        match self.archive.put_create(&name, bytes) {
+        match self.out.put_create(&name, bytes) {
             Ok(_) => {
                 trap!(self.vfs, CompactResultAfter);
                 Ok((result, false))
@@ -352,9 +377,9 @@ impl Work<'_> {
 
     fn result(&self, shard: u32) -> Result<Option<(ObjectReference, ShardResult)>> {
         let name = names::compaction_result(&self.spec.name, shard)?;
-        let found: Option<(ObjectReference, ShardResult)> = find(self.archive, &name, RESULT_BYTES_MAX)?;
+        let found: Option<(ObjectReference, ShardResult)> = find(self.out, &name, RESULT_BYTES_MAX)?;
         if let Some((_, found)) = &found {
-            found.require(self.spec, shard).map_err(|error| error.at(self.archive.place(&name)))?;
+            found.require(self.spec, shard).map_err(|error| error.at(self.out.place(&name)))?;
         }
         Ok(found)
     }
@@ -371,10 +396,14 @@ impl Work<'_> {
         let name = names::compaction_end(&self.spec.name)?;
         let (bytes, reference) = to_bytes(&name, &end, END_BYTES_MAX)?;
         // Whoever makes it makes the same: results are never replaced.
-        self.archive.put_create(&name, bytes)?;
+        self.out.put_create(&name, bytes)?;
         trap!(self.vfs, CompactEnded);
         if end.failure.is_some() {
             return Ok((State::Failed, end.failure));
+        }
+        if self.out.url() != self.archive.url() {
+            let outdated = floor_of(&load(self.archive)?.head, self.spec.timeline)? > self.spec.first_segment;
+            return Ok((if outdated { State::Outdated } else { State::Complete }, None));
         }
         let (key, body) = (Key::Compaction(self.spec.id), Body::Compaction(self.spec.body(reference)));
         let mut known = false;

@@ -16,6 +16,7 @@
 use crate::control;
 use crate::encoding::EncodingId;
 use crate::error::{Error, ErrorKind, Result};
+use crate::log_backup::address::Address;
 use crate::log_backup::archive::Archive;
 use crate::log_backup::migration::{COMPACTION_NAME_BYTES_MAX, CompactionBody};
 use crate::log_backup::names::{self, ContentHash, ObjectName, ObjectReference, SEGMENT_NUMBERS};
@@ -51,6 +52,8 @@ pub struct Spec {
     pub name: String,
     /// The archive.
     pub archive: Uuid,
+    /// Where the log is that it is made of: a canonical URL, without credentials.
+    pub log: String,
     /// The timeline.
     pub timeline: Uuid,
     /// How its keys are encoded.
@@ -178,6 +181,9 @@ impl Spec {
     fn check(&self) -> Result<(), &'static str> {
         if self.name.len() > COMPACTION_NAME_BYTES_MAX || names::compaction_spec(&self.name).is_err() {
             return Err("its name is none");
+        }
+        if Address::parse(&self.log).is_err() {
+            return Err("the place of its log is none");
         }
         if self.first_segment >= self.end_segment || self.end_segment > SEGMENT_NUMBERS {
             return Err("it has no segment");
@@ -372,6 +378,7 @@ mod tests {
             id: Uuid::from_u128(1),
             name: "x".into(),
             archive: Uuid::from_u128(2),
+            log: "memory://test".into(),
             timeline: Uuid::from_u128(3),
             encoding: EncodingId { name: "natural".into(), revision: 1 },
             first_segment: first,
@@ -452,6 +459,9 @@ mod tests {
         }
         for name in ["", "a/b", &"x".repeat(65)] {
             assert!(Spec { name: name.into(), ..spec(0, 1, 1) }.check().is_err(), "{name}");
+        }
+        for log in ["", "x", "s3://key:secret@bucket"] {
+            assert!(Spec { log: log.into(), ..spec(0, 1, 1) }.check().is_err(), "{log}");
         }
     }
 }

@@ -274,6 +274,23 @@ impl Base {
         Ok(Base { folded: folded.union(their_folded), entries: merged, floors: merged_floors })
     }
 
+    /// As merging with the base of a layer that was not folded yet, but looks at the layer's keys alone.
+    fn take(&mut self, layer: &Layer) -> Result<()> {
+        for (key, body) in &layer.entries {
+            let new = || Entry { added_by: BTreeSet::new(), body: body.clone() };
+            let entry = self.entries.entry(*key).or_insert_with(new);
+            if entry.body != *body {
+                return Err(corrupt(format!("{key} says two different things")));
+            }
+            entry.added_by.insert(layer.id);
+        }
+        match self.folded.0.last_mut() {
+            Some(last) if last.1.checked_add(1) == Some(layer.id) => last.1 = layer.id,
+            _ => self.folded = self.folded.union(&LayerIds::of(layer.id)),
+        }
+        Ok(())
+    }
+
     /// Whether it could have come out of merging and removing.
     ///
     /// # Errors
@@ -332,7 +349,15 @@ impl Migrations {
     /// # Errors
     /// `Corrupt`.
     pub fn merged(&self) -> Result<Base> {
-        self.layers.iter().try_fold(self.base.clone(), |base, layer| base.merge(&Base::of(layer)))
+        let mut merged = self.base.clone();
+        for layer in &self.layers {
+            if merged.folded.contains(layer.id) {
+                merged = merged.merge(&Base::of(layer))?;
+            } else {
+                merged.take(layer)?;
+            }
+        }
+        Ok(merged)
     }
 
     /// Adds entries as a layer; folds when there are too many. Entries that live already are left out, and with nothing

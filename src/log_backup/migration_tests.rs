@@ -1,5 +1,5 @@
 use super::migration::*;
-use super::names::{ContentHash, ObjectName, ObjectReference};
+use super::names::{self, ContentHash, ObjectName, ObjectReference};
 use crate::error::ErrorKind;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -248,5 +248,28 @@ proptest! {
             let expected: BTreeSet<LayerId> = ids(&a).union(&ids(&b)).copied().filter(lives).collect();
             prop_assert_eq!(ids(&merged), expected);
         }
+    }
+}
+
+/// Merging looks at the keys of a layer alone; it must come to what merging whole bases comes to.
+#[test]
+fn taking_layers_is_merging_their_bases() {
+    let entry = |number: u128| {
+        let list = ObjectReference { name: names::gc(Uuid::from_u128(number)), size: 1, hash: ContentHash(number) };
+        let body = IngestedBody { list, timeline: Uuid::nil(), sequence: 1 };
+        (Key::Ingested(Uuid::from_u128(number)), Body::Ingested(body))
+    };
+    for seed in 0..200u64 {
+        let pick = |n: u64| seed.wrapping_mul(0x9e37_79b9).rotate_left((n % 64) as u32) ^ n.wrapping_mul(0x85eb_ca6b);
+        let layers: Vec<_> = (0..12)
+            .map(|n| Layer {
+                id: 1 + n * (1 + pick(n) % 2) + n,
+                entries: (0..1 + pick(n) % 4).map(|m| entry(u128::from(pick(n * 7 + m) % 20))).collect(),
+            })
+            .collect();
+        let base = Base::of(&Layer { id: 1 + seed % 30, entries: (0..6).map(entry).collect() });
+        let expected = layers.iter().try_fold(base.clone(), |base, layer| base.merge(&Base::of(layer))).unwrap();
+        let migrations = Migrations { base, layers, next_layer: 100 };
+        assert_eq!(migrations.merged().unwrap(), expected, "{seed}");
     }
 }

@@ -33,6 +33,7 @@ pub mod head;
 mod key_order;
 mod loads;
 mod local;
+pub mod location;
 pub mod metrics;
 pub mod migration;
 #[cfg(test)]

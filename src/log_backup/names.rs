@@ -116,6 +116,11 @@ pub fn head() -> ObjectName {
     ObjectName::made(format!("{LAYOUT}/HEAD"))
 }
 
+/// Where the segments of a timeline stand.
+pub fn log_of(timeline: Uuid) -> String {
+    format!("{LOG}/{timeline}")
+}
+
 /// Segment `number` of a timeline.
 ///
 /// # Errors

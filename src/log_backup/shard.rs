@@ -47,6 +47,8 @@ fn of_log(error: Error) -> Stop {
 /// What working a shard needs.
 pub(super) struct Shard<'a> {
     pub archive: &'a Archive,
+    /// Where its parts go.
+    pub out: &'a Archive,
     pub vfs: &'a dyn Vfs,
     pub pin: &'a Pin,
     pub spec: &'a Spec,
@@ -145,7 +147,7 @@ impl<'a> Storing<'a> {
             let bytes = operations_to_bytes(effect.operations(DEFAULT_FAMILY))?;
             let (size, hash) = (bytes.len() as u64, ContentHash::of(&bytes));
             let name = names::compaction_data(&work.spec.name, hash, Uuid::new_v4())?;
-            work.archive.put_create(&name, bytes)?;
+            work.out.put_create(&name, bytes)?;
             part.operations = Some(ObjectReference { name, size, hash });
         }
         self.run.parts.push(part);
@@ -157,7 +159,7 @@ impl<'a> Storing<'a> {
             let (size, hash) = hash_file(work.vfs, &path)?;
             let object =
                 ObjectReference { name: names::compaction_data(&work.spec.name, hash, Uuid::new_v4())?, size, hash };
-            put_file(work.archive, &object, work.vfs, &path)?;
+            put_file(work.out, &object, work.vfs, &path)?;
             work.vfs.remove_file(&path)?;
             if let Some(part) = self.run.parts.last_mut() {
                 part.files.push(File { object, entries });
@@ -170,7 +172,7 @@ impl<'a> Storing<'a> {
     /// Removes what it has stored: nothing refers to it, and nothing ever will.
     pub(super) fn throw_away(&self) {
         for object in self.run.own_objects() {
-            if let Err(error) = self.work.archive.delete(&object.name) {
+            if let Err(error) = self.work.out.delete(&object.name) {
                 tracing::warn!(%error, object = %object.name, "a file of a shard that is of no use stays in the archive");
             }
         }

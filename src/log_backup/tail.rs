@@ -10,6 +10,9 @@ use uuid::Uuid;
 
 const STEP: &str = "find the end of the log in the archive";
 
+/// The shortest segment, in bytes.
+pub const SEGMENT_BYTES_MIN: u64 = (HEADER_BYTES + TRAILER_BYTES) as u64;
+
 /// A segment without its frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ends {

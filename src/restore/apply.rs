@@ -241,7 +241,7 @@ impl Applier<'_> {
     fn load(&self, group: &GroupReference, parts: &mut Parts<'_>) -> Result<()> {
         parts.settle()?;
         let objects: Vec<_> = group.files.iter().map(|file| &file.object).collect();
-        let files = self.fetch(&objects, parts)?;
+        let files = self.fetch(self.archive, &objects, parts)?;
         trap!(self.vfs, RestoreLoadFetched);
         parts.ingest(&files, objects.iter().map(|object| object.size).sum())?;
         trap!(self.vfs, RestoreLoadTaken);
@@ -252,11 +252,16 @@ impl Applier<'_> {
     ///
     /// # Errors
     /// Those of the archive and of the disk: some of them may stand, and go when others are fetched.
-    pub(super) fn fetch(&self, objects: &[&ObjectReference], parts: &Parts<'_>) -> Result<Vec<PathBuf>> {
+    pub(super) fn fetch(
+        &self,
+        archive: &Archive,
+        objects: &[&ObjectReference],
+        parts: &Parts<'_>,
+    ) -> Result<Vec<PathBuf>> {
         parts.clear()?;
         let path = |number: usize| self.folder.loads.join(format!("{number:06}.sst"));
         let files: Vec<_> = (0..).zip(objects).map(|(number, object)| (path(number), *object)).collect();
-        each_in_flight(&files, self.go_on, |(path, object)| get_file(self.archive, object, self.vfs, path))?;
+        each_in_flight(&files, self.go_on, |(path, object)| get_file(archive, object, self.vfs, path))?;
         Ok(files.into_iter().map(|(path, _)| path).collect())
     }
 }

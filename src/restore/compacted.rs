@@ -5,6 +5,7 @@
 //! and what the part has touched they touch again.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::log_backup::archive::Archive;
 use crate::log_backup::compaction::{self, Complete, Part};
 use crate::log_backup::names::ContentHash;
 use crate::log_backup::net_effect::{OPERATIONS_BYTES_MAX, operations_from_bytes};
@@ -85,14 +86,15 @@ impl Applier<'_> {
         position: &Position,
         parts: &mut Parts<'_>,
     ) -> Result<Complete, Stop> {
-        let complete = compaction::read(self.archive, &run.body).map_err(of_run)?;
+        let archive = run.place(self.archive).map_err(of_run)?;
+        let complete = compaction::read(&archive, &run.body).map_err(of_run)?;
         self.check_run(leg, index, position, &complete).map_err(|message| {
             let error = Error::new(ErrorKind::Corrupt, "take a compaction in", message);
-            Stop::Run(error.at(self.archive.place(&run.body.result.name)))
+            Stop::Run(error.at(archive.place(&run.body.result.name)))
         })?;
         for part in complete.runs.iter().flat_map(|run| &run.parts) {
             (self.go_on)()?;
-            self.part(part, parts)?;
+            self.part(&archive, part, parts)?;
         }
         Ok(complete)
     }
@@ -122,9 +124,9 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn part(&self, part: &Part, parts: &mut Parts<'_>) -> Result<(), Stop> {
+    fn part(&self, archive: &Archive, part: &Part, parts: &mut Parts<'_>) -> Result<(), Stop> {
         if let Some(operations) = &part.operations {
-            let bytes = self.archive.get_verified(operations, OPERATIONS_BYTES_MAX).map_err(of_run)?;
+            let bytes = archive.get_verified(operations, OPERATIONS_BYTES_MAX).map_err(of_run)?;
             // Something wrong with one of them may come out after others are in, and that is no harm.
             for operation in operations_from_bytes(&bytes).map_err(of_run)?.operations() {
                 parts.add(operation.map_err(of_run)?)?;
@@ -133,9 +135,11 @@ impl Applier<'_> {
         if part.files.is_empty() {
             return Ok(());
         }
+        // A bulk load's files stand with the log.
+        let archive = if part.load.is_some() { self.archive } else { archive };
         parts.settle()?;
         let objects: Vec<_> = part.files.iter().map(|file| &file.object).collect();
-        let files = self.fetch(&objects, parts).map_err(of_run)?;
+        let files = self.fetch(archive, &objects, parts).map_err(of_run)?;
         trap!(self.vfs, RestoreRunFetched);
         parts.ingest(&files, objects.iter().map(|object| object.size).sum()).map_err(of_run)?;
         trap!(self.vfs, RestoreRunTaken);

@@ -25,6 +25,7 @@ use crate::log_backup::names::ContentHash;
 use crate::place::restore_phase::{RESTORE_FORMAT, RestorePhase};
 use crate::restore::moment::Moment;
 use crate::restore::plan::Plan;
+use crate::restore::runs::LeftOut;
 pub use crate::restore::state::{Failure, Status, Step};
 use crate::trap::trap;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,9 @@ pub struct Spec {
     pub replace: bool,
     /// No pin is taken: the archive cannot be written.
     pub no_pin: bool,
+    /// The archive is a replica.
+    #[serde(default)]
+    pub replica: bool,
     /// When it was created, in microseconds of the Unix epoch.
     pub created: u64,
     /// It is done in two phases, while a compaction is at work.
@@ -197,14 +201,15 @@ impl Folder {
     ///
     /// # Errors
     /// Nothing has begun, or it has.
-    pub fn begin(&self, vfs: &dyn Vfs, spec: Spec, plan: Plan) -> Result<Found> {
+    pub fn begin(&self, vfs: &dyn Vfs, spec: Spec, plan: Plan, left_out: Vec<LeftOut>) -> Result<Found> {
         let restore = spec.restore;
         self.write_file(vfs, RESTORE_SPEC, &spec, control::BYTES_MAX)?;
         trap!(vfs, RestoreSpecWritten);
         let file = PlanFile { format: RESTORE_FORMAT, restore, plan };
         self.write_file(vfs, RESTORE_PLAN, &file, PLAN_BYTES_MAX)?;
         trap!(vfs, RestorePlanWritten);
-        let status = Status::new(restore, spec.two_phase.is_some());
+        let mut status = Status::new(restore, spec.two_phase.is_some());
+        status.left_out = left_out;
         self.write_file(vfs, RESTORE_STATUS, &status, control::BYTES_MAX)?;
         vfs.sync_dir(&self.target.parent)?;
         trap!(vfs, RestoreBegun);

@@ -13,23 +13,27 @@
 
 mod apply;
 mod compacted;
+pub mod consistent;
 pub mod coordinator;
 pub mod folder;
 mod install;
 pub mod log;
 pub mod moment;
+pub mod named;
 mod parts;
 mod phases;
 pub mod plan;
 mod position;
 pub mod record;
+pub mod replica;
 pub mod runs;
+mod search;
 mod segments;
 mod sighting;
 pub mod state;
 #[cfg(test)]
 mod state_tests;
-mod unreachable;
+pub mod unreachable;
 mod worker;
 
 pub use phases::{Part, worker};

@@ -8,14 +8,16 @@ use crate::encoding::EncodingId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log_backup::head::{Cause, Head, LogPosition, Timeline};
 use crate::log_backup::migration::{Base, Body, Key, SnapshotBody};
-use crate::log_backup::names::{ContentHash, SEGMENT_NUMBERS};
+use crate::log_backup::names::ContentHash;
 use crate::log_backup::segment::Trailer;
 use crate::log_backup::tail::Ends;
 use crate::restore::moment::Moment;
 use crate::restore::runs::{self, PlannedRun};
+use crate::restore::search::{require_none_after, search};
 pub use crate::restore::unreachable::Unreachable;
-use crate::restore::unreachable::unreachable;
+use crate::restore::unreachable::{not_arrived, unreachable};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 /// So many segments without a frame are looked through for the time of the last frame.
@@ -77,6 +79,15 @@ pub trait Log {
     /// # Errors
     /// `Corrupt`, `Unsupported`, `Io`.
     fn last_within(&self, timeline: Uuid, number: u64, limit: Limit) -> Result<Option<Reached>>;
+
+    /// Of a log whose segments arrive in any order: the first from `first` on that is not there. `None`: each was made after
+    /// the one before it, so that a hole is damage.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn arrived(&self, _timeline: Uuid, _first: u64) -> Result<Option<u64>> {
+        Ok(None)
+    }
 }
 
 /// A stretch of one timeline.
@@ -182,6 +193,17 @@ struct Planner<'a> {
 /// `NotFound` with an [`Unreachable`] as its source, or for a timeline that the archive does not have; `Corrupt`: segments
 /// are missing or contradict HEAD; those of the log. Changes nothing.
 pub fn plan(head: &Head, log: &dyn Log, moment: Moment, timeline: Option<Uuid>) -> Result<Plan> {
+    plan_without(head, log, moment, timeline, &BTreeSet::new())
+}
+
+/// As [`plan`], but from none of these base snapshots.
+pub(super) fn plan_without(
+    head: &Head,
+    log: &dyn Log,
+    moment: Moment,
+    timeline: Option<Uuid>,
+    without: &BTreeSet<Uuid>,
+) -> Result<Plan> {
     let own = match moment {
         Moment::Sequence { timeline, .. } => Some(timeline),
         Moment::Latest | Moment::Time(_) => None,
@@ -193,7 +215,9 @@ pub fn plan(head: &Head, log: &dyn Log, moment: Moment, timeline: Option<Uuid>) 
         return Err(Error::new(ErrorKind::InvalidArgument, STEP, message));
     }
     let line = head.ancestry(timeline.or(own).unwrap_or(head.current))?;
-    let planner = Planner { head, live: head.migrations.merged()?, log, moment, line };
+    let mut live = head.migrations.merged()?;
+    live.entries.retain(|key, _| !matches!(key, Key::Snapshot(id) if without.contains(id)));
+    let planner = Planner { head, live, log, moment, line };
     planner.plan()
 }
 
@@ -272,6 +296,10 @@ impl<'a> Planner<'a> {
     /// Up to which time a timeline is complete that ends at `end`.
     fn resolved_at(&self, timeline: Uuid, end: &LogPosition) -> Result<u64> {
         let ends = self.log.ends(timeline, end.segment)?;
+        let floor = self.live.floors.get(&timeline).copied().unwrap_or(0);
+        if ends.is_none() && end.segment >= floor && self.log.arrived(timeline, end.segment)?.is_some() {
+            return Err(not_arrived(timeline, end.segment));
+        }
         let whole = ends.filter(|ends| ends.trailer.last_sequence == end.sequence);
         Ok(whole.map_or(end.time, |ends| ends.trailer.resolved.max(end.time)))
     }
@@ -355,6 +383,9 @@ impl<'a> Planner<'a> {
         if end.segment < first {
             return Ok(self.leg(index, first, first, limit, None));
         }
+        if let Some(missing) = self.log.arrived(self.line[index].id, first)?.filter(|next| *next <= end.segment) {
+            return Err(not_arrived(self.line[index].id, missing));
+        }
         let last = self.require(self.line[index].id, end.segment)?;
         if last.trailer.last_sequence < end.sequence {
             return Err(corrupt(format!("segment {} ends before its timeline does, as HEAD has it", end.segment)));
@@ -378,13 +409,18 @@ impl<'a> Planner<'a> {
     ) -> Result<Leg> {
         let timeline = self.line[index].id;
         let (limit, end) = (self.limit(index), self.end(index));
+        let arrived = self.log.arrived(timeline, first)?;
+        // As far as it has not arrived it is a log that goes on.
+        let end = end.filter(|end| arrived.is_none_or(|next| next > end.segment));
         let passed = |ends: &Ends| match self.moment {
             Moment::Latest => false,
             Moment::Time(time) => ends.trailer.last_time > time,
             Moment::Sequence { sequence, .. } => ends.trailer.last_sequence >= sequence,
         };
-        let beyond = |number: u64| end.is_some_and(|end| number > end.segment);
-        let (before, found) = self.search(timeline, first, beyond, passed)?;
+        let beyond =
+            |number: u64| end.is_some_and(|end| number > end.segment) || arrived.is_some_and(|next| number >= next);
+        let look = |number| self.log.ends(timeline, number);
+        let (before, found) = search(&look, first, beyond, passed)?;
         let ended = found.is_none();
         let last = found.or(before);
         if let Some(last) = &last {
@@ -404,10 +440,12 @@ impl<'a> Planner<'a> {
         let short = match self.moment {
             Moment::Latest => false,
             Moment::Time(time) => ended && time > *resolved,
-            Moment::Sequence { sequence, .. } => ended && reached.sequence < sequence,
+            // Before its first segment `reached` is of the timeline before it, whose numbers are others.
+            Moment::Sequence { sequence, .. } => ended && (reached.sequence < sequence || (last.is_none() && !of_base)),
         };
-        if end.is_none() && (short || self.moment == Moment::Latest) {
-            self.require_none_after(timeline, next)?;
+        if end.is_none() && arrived.is_none() && (short || self.moment == Moment::Latest) {
+            let known = self.snapshots(timeline).any(|(_, body)| body.next_segment > next);
+            require_none_after(&look, timeline, next, known)?;
         }
         if short {
             return Err(unreachable(&self.moment, Unreachable::Beyond { resolved: *resolved }));
@@ -436,51 +474,5 @@ impl<'a> Planner<'a> {
         }
         // An idle database: the sequence number is exact, the time is one that it was before.
         Ok(Reached { sequence: ends.trailer.last_sequence, time: ends.trailer.last_time })
-    }
-
-    /// The first segment from `first` on that has `passed`, if there is one, and the one before it. `beyond` are numbers
-    /// that are not looked at.
-    fn search(
-        &self,
-        timeline: Uuid,
-        first: u64,
-        beyond: impl Fn(u64) -> bool,
-        passed: impl Fn(&Ends) -> bool,
-    ) -> Result<(Option<Ends>, Option<Ends>)> {
-        let look = |number| {
-            if beyond(number) || number >= SEGMENT_NUMBERS { Ok(None) } else { self.log.ends(timeline, number) }
-        };
-        // All before `low` are there and have not passed; `high` has passed or is not there.
-        let (mut low, mut before, mut step) = (first, None, 1);
-        let (mut high, mut found) = loop {
-            match look(low + step - 1)? {
-                Some(ends) if !passed(&ends) => (low, before) = (low + step, Some(ends)),
-                found => break (low + step - 1, found),
-            }
-            step *= 2;
-        };
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match look(middle)? {
-                Some(ends) if !passed(&ends) => (low, before) = (middle + 1, Some(ends)),
-                other => (high, found) = (middle, other),
-            }
-        }
-        Ok((before, found))
-    }
-
-    /// A segment that is missing in the middle must not be taken for the end of the log.
-    fn require_none_after(&self, timeline: Uuid, next: u64) -> Result<()> {
-        let missing =
-            || corrupt(format!("segment {next} of the timeline {timeline} is missing, and later ones are there"));
-        if self.snapshots(timeline).any(|(_, body)| body.next_segment > next) {
-            return Err(missing());
-        }
-        for distance in (1..16).chain((4..20).map(|power| 1 << power)) {
-            if self.log.ends(timeline, next + distance)?.is_some() {
-                return Err(missing());
-            }
-        }
-        Ok(())
     }
 }

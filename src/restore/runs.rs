@@ -1,8 +1,10 @@
-//! Which compactions a restore uses. Pure.
+//! Which compactions a restore uses.
 //!
 //! A compaction stands for its segments where all of them are to be read and none of them is cut. Of those that overlap the
 //! ones are taken that leave the fewest segments to be gone through; what lies between them is gone through.
 
+use crate::error::Result;
+use crate::log_backup::archive::Archive;
 use crate::log_backup::migration::{Base, Body, CompactionBody, Key};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -14,13 +16,24 @@ use uuid::Uuid;
 pub struct PlannedRun {
     /// Its id.
     pub id: Uuid,
-    /// What HEAD says of it.
+    /// What HEAD says of it, or would.
     pub body: CompactionBody,
+    /// The URL of where it stands; `None`: with the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
 }
 
 impl PlannedRun {
     fn segments(&self) -> u64 {
         self.body.end_segment - self.body.first_segment
+    }
+
+    /// Where it stands, if the log is in `archive`.
+    ///
+    /// # Errors
+    /// As [`Archive::open`].
+    pub fn place(&self, archive: &Archive) -> Result<Archive> {
+        self.at.as_ref().map_or_else(|| Ok(archive.clone()), |url| archive.beside(url))
     }
 }
 
@@ -43,11 +56,15 @@ pub(super) fn choose(live: &Base, timeline: Uuid, whole: Range<u64>) -> Vec<Plan
     };
     let candidates = live.entries.iter().filter_map(|(key, entry)| match (key, &entry.body) {
         (Key::Compaction(id), Body::Compaction(body)) if within(body) => {
-            Some(PlannedRun { id: *id, body: body.clone() })
+            Some(PlannedRun { id: *id, body: body.clone(), at: None })
         }
         _ => None,
     });
-    let mut candidates: Vec<_> = candidates.collect();
+    best(candidates.collect())
+}
+
+/// Those that stand for the most segments without an overlap.
+pub(super) fn best(mut candidates: Vec<PlannedRun>) -> Vec<PlannedRun> {
     candidates.sort_by_key(|run| (run.body.end_segment, run.body.first_segment, run.id));
     // Of the first so many: how many segments can be stood for, and whether the last of them is among those that do.
     let mut best = vec![0];

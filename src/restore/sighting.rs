@@ -4,6 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log_backup::archive::Archive;
 use crate::log_backup::compaction::{self, END_BYTES_MAX, End, Spec, find, find_spec};
 use crate::log_backup::names::{self, ObjectReference};
+use crate::restore::consistent::same_place;
 use crate::restore::plan::Plan;
 use crate::restore::runs::PlannedRun;
 use crate::restore::state::{Compaction, Mode, Reason, Settled};
@@ -21,7 +22,8 @@ pub(super) fn look(archive: &Archive, plan: &Plan, name: &str) -> Compaction {
 /// The END of a compaction that can stand for part of the plan; else what is seen of it.
 fn ended(archive: &Archive, plan: &Plan, name: &str) -> Result<ControlFlow<Compaction, (ObjectReference, End)>> {
     let Some(spec) = find_spec(archive, name)? else { return Ok(ControlFlow::Break(Compaction::Absent)) };
-    if let Err(message) = fits(plan, &spec) {
+    let place = same_place(&spec, archive.url()).map_err(|why| why.to_string());
+    if let Err(message) = place.and_then(|()| fits(plan, &spec)) {
         return Ok(ControlFlow::Break(Compaction::Mismatch(spec.id, message)));
     }
     let object = names::compaction_end(name)?;
@@ -77,7 +79,7 @@ pub(super) fn choose_mode(archive: &Archive, plan: &Plan, name: &str, settled: &
     let covered = ended(archive, plan, name).and_then(|found| match found {
         ControlFlow::Continue((reference, end)) if Some(end.spec.id) == settled.compaction => {
             let body = end.spec.body(reference);
-            covers(archive, plan, &PlannedRun { id: end.spec.id, body })
+            covers(archive, plan, &PlannedRun { id: end.spec.id, body, at: None })
         }
         _ => Err(Error::new(ErrorKind::Conflict, "use a compaction", "it is not the one that has settled any more")),
     });
@@ -171,6 +173,7 @@ mod tests {
             id: id(7),
             name: "n".into(),
             archive: id(9),
+            log: "memory://test".into(),
             timeline: id(timeline),
             encoding: encoding("natural"),
             first_segment: first,

@@ -1,8 +1,10 @@
-//! Moments that cannot be reached, and why. Pure.
+//! Moments that cannot be reached, objects that have not arrived, and why. Pure.
 
 use crate::error::{Error, ErrorKind};
+use crate::log_backup::names;
 use crate::restore::moment::{Moment, show_time};
 use std::fmt;
+use uuid::Uuid;
 
 const STEP: &str = "plan the restore";
 
@@ -54,6 +56,33 @@ impl fmt::Display for Unreachable {
 }
 
 impl std::error::Error for Unreachable {}
+
+/// What a restore needs and a replica does not have yet; the source of the error that says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotArrived {
+    /// The name of the object.
+    pub object: String,
+}
+
+impl fmt::Display for NotArrived {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} has not arrived, or not as a whole", self.object)
+    }
+}
+
+impl std::error::Error for NotArrived {}
+
+/// An object of a replica is not there, or is shorter than it will be.
+pub(super) fn missing(object: impl fmt::Display) -> Error {
+    let why = NotArrived { object: object.to_string() };
+    let message = format!("{why}; nothing was begun, repeat once it has, or restore to an earlier moment");
+    Error::new(ErrorKind::NotFound, STEP, message).because(why)
+}
+
+/// A segment of a replica is not there.
+pub(super) fn not_arrived(timeline: Uuid, number: u64) -> Error {
+    names::segment(timeline, number).map_or_else(|error| error, missing)
+}
 
 pub(super) fn unreachable(moment: &Moment, why: Unreachable) -> Error {
     Error::new(ErrorKind::NotFound, STEP, format!("{moment} cannot be reached: {why}")).because(why)

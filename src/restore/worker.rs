@@ -18,8 +18,10 @@ use crate::restore::folder::{Failure, Folder, Found, Spec, Step, TwoPhase};
 use crate::restore::install::{install, require_target, seal};
 use crate::restore::log::ArchiveLog;
 use crate::restore::moment::Moment;
+use crate::restore::named::Named;
 use crate::restore::plan::{Plan, plan};
 use crate::restore::record::require_no_worker;
+use crate::restore::replica::plan_replica;
 use crate::restore::runs::LeftOut;
 use crate::trap::trap;
 use std::path::Path;
@@ -35,7 +37,7 @@ pub(super) fn now() -> u64 {
 }
 
 /// What is asked of a restore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// The moment.
     pub moment: Moment,
@@ -45,6 +47,10 @@ pub struct Request {
     pub replace: bool,
     /// No pin is taken, since the archive cannot be written: what is read may be deleted meanwhile.
     pub no_pin: bool,
+    /// The archive is a replica, whose objects arrive in any order: `replica.rs` says what follows.
+    pub replica: bool,
+    /// A compaction to use if it can be, whether HEAD knows it or not.
+    pub compaction: Option<Named>,
 }
 
 /// What a restore would read; changes nothing but a pin that comes and goes.
@@ -52,22 +58,30 @@ pub struct Request {
 /// # Errors
 /// As [`plan`], those of the archive, and `UnknownEncoding` where a conversion is needed.
 pub fn preview(archive: &Archive, request: &Request, options: &Options) -> Result<Plan> {
-    planned(archive, request, options).map(|(plan, _)| plan)
+    planned(archive, request, options).map(|(plan, ..)| plan)
 }
 
 fn pin_request(target: &str) -> PinRequest {
     PinRequest { owner: target.to_owned(), purpose: "restore".into(), ttl: TTL_RESTORE }
 }
 
-fn planned(archive: &Archive, request: &Request, options: &Options) -> Result<(Plan, Option<Pin>)> {
-    let (pin, head) = if request.no_pin {
+type Planned = (Plan, Vec<LeftOut>, Option<Pin>);
+
+fn planned(archive: &Archive, request: &Request, options: &Options) -> Result<Planned> {
+    let (pin, head) = if request.no_pin || request.replica {
         (None, commit::load(archive)?.head)
     } else {
         let (pin, loaded) = Pin::take_and_load(archive, &pin_request(""))?;
         (Some(pin), loaded.head)
     };
-    let plan = plan(&head, &ArchiveLog::new(archive), request.moment, request.timeline);
-    let plan = plan.map_err(|error| if error.path().is_some() { error } else { error.at(archive.url()) })?;
+    let plan = if request.replica {
+        plan_replica(archive, &head, request.moment, request.timeline)
+    } else {
+        plan(&head, &ArchiveLog::new(archive), request.moment, request.timeline).map(|plan| (plan, Vec::new()))
+    };
+    let (mut plan, mut left_out) =
+        plan.map_err(|error| if error.path().is_some() { error } else { error.at(archive.url()) })?;
+    left_out.extend(request.compaction.as_ref().and_then(|named| named.take_into(&mut plan, archive)));
     // A restore of a day must not end with an encoding that nobody knows.
     let wanted = options.encoding.as_ref().map(|encoding| EncodingId::of(&**encoding));
     let steps: Vec<&EncodingId> = plan.legs.iter().map(|leg| &leg.encoding).chain(&wanted).collect();
@@ -76,7 +90,7 @@ fn planned(archive: &Archive, request: &Request, options: &Options) -> Result<(P
             options.encodings()?.get(id)?;
         }
     }
-    Ok((plan, pin))
+    Ok((plan, left_out, pin))
 }
 
 /// Begins a restore to `target`: finds out what is to be read, and writes that down beside it. The encoding that the
@@ -108,13 +122,14 @@ pub(super) fn begin(
         timeline: request.timeline,
         encoding: options.encoding.as_ref().map(|encoding| EncodingId::of(&**encoding)),
         replace: request.replace,
-        no_pin: request.no_pin,
+        no_pin: request.no_pin || request.replica,
+        replica: request.replica,
         created: now(),
         two_phase: two_phase.cloned(),
     };
     require_none_under_way(&**vfs, folder)?;
     require_target(&mut Place::lock(Arc::clone(vfs), &folder.target.live)?.of_restore(), &spec)?;
-    let (mut plan, pin) = planned(archive, request, options)?;
+    let (mut plan, left_out, pin) = planned(archive, request, options)?;
     if two_phase.is_some() {
         // The one that was asked for, or none: what phase 2 uses is decided once, when its run is made.
         plan.legs.iter_mut().for_each(|leg| leg.runs.clear());
@@ -129,7 +144,7 @@ pub(super) fn begin(
     require_none_under_way(&**vfs, folder)?;
     require_no_worker(&**vfs, folder)?;
     clear(&**vfs, folder)?;
-    let found = folder.begin(&**vfs, spec, plan)?;
+    let found = folder.begin(&**vfs, spec, plan, left_out)?;
     drop(pin);
     Ok((found, lock))
 }
@@ -323,7 +338,7 @@ impl Work<'_> {
         self.folder.note(vfs, found, |status| {
             status.failure = None;
             if step == Step::Apply {
-                status.left_out = left_out;
+                status.left_out.extend(left_out);
             }
             (status.step, status.phase) = match step {
                 Step::Fetch => (Step::Apply, RestorePhase::Running),

@@ -8,4 +8,5 @@ mod compacted;
 mod crashes;
 mod needed;
 mod rounds;
+mod scale;
 mod world;

@@ -294,7 +294,7 @@ pub fn objects(archive: &Archive) -> BTreeMap<ObjectName, u64> {
 }
 
 fn request(timeline: Option<Uuid>, moment: Moment) -> Request {
-    Request { moment, timeline, replace: false, no_pin: true }
+    Request { moment, timeline, replace: false, no_pin: true, replica: false, compaction: None }
 }
 
 pub fn restored(archive: &Archive, directory: &Path, timeline: Option<Uuid>, moment: Moment) -> Result<Content> {

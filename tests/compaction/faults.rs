@@ -75,8 +75,14 @@ fn whichever_call_of_the_store_fails() {
             assert_eq!(verify(&archive).unwrap().faults, [], "{what}");
             if call % 5 == 0 {
                 let target = source.directory.path().join("target");
-                let request =
-                    restore::Request { moment: Moment::Latest, timeline: None, replace: false, no_pin: false };
+                let request = restore::Request {
+                    moment: Moment::Latest,
+                    timeline: None,
+                    replace: false,
+                    no_pin: false,
+                    replica: false,
+                    compaction: None,
+                };
                 let found = restore::run(&target, &archive, &request, &options()).unwrap();
                 assert_eq!((found.plan.runs().count(), found.status.left_out.len()), (1, 0), "{what}");
                 let (content, internal) = all_of(&target);

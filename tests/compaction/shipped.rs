@@ -33,7 +33,14 @@ fn compacted(archive: &Archive, name: &str) {
 fn restored(archive: &Archive, engine: &Engine) -> Vec<String> {
     let directory = scratch();
     let target = directory.path().join("target");
-    let request = restore::Request { moment: Moment::Latest, timeline: None, replace: false, no_pin: false };
+    let request = restore::Request {
+        moment: Moment::Latest,
+        timeline: None,
+        replace: false,
+        no_pin: false,
+        replica: false,
+        compaction: None,
+    };
     let found = restore::run(&target, archive, &request, &options()).unwrap();
     assert_eq!(found.status.left_out, []);
     assert!(all_of(&target).0 == content(engine));

@@ -37,7 +37,14 @@ fn attached(bench: &Bench, options: Options) -> (Engine, Shipper) {
 fn restored_at(bench: &Bench, time: u64) -> Content {
     let directory = scratch();
     let target = directory.path().join("restored");
-    let request = Request { moment: Moment::Time(time), timeline: None, replace: false, no_pin: false };
+    let request = Request {
+        moment: Moment::Time(time),
+        timeline: None,
+        replace: false,
+        no_pin: false,
+        replica: false,
+        compaction: None,
+    };
     restore::run(&target, &bench.archive, &request, &options()).unwrap();
     let engine = Engine::open(&target, options()).unwrap();
     let content = crate::common::content(&engine);

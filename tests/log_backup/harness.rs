@@ -238,7 +238,14 @@ pub fn assert_replayed(archive: &Archive, engine: &Engine) {
 fn assert_comes_back(archive: &Archive, engine: &Engine) {
     let directory = scratch();
     let target = directory.path().join("restored");
-    let request = Request { moment: Moment::Latest, timeline: None, replace: false, no_pin: false };
+    let request = Request {
+        moment: Moment::Latest,
+        timeline: None,
+        replace: false,
+        no_pin: false,
+        replica: false,
+        compaction: None,
+    };
     restore::run(&target, archive, &request, &options()).unwrap();
     let copy = Engine::open(&target, options()).unwrap();
     assert_eq!(copy.encoding(), engine.encoding());

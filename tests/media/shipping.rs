@@ -87,7 +87,14 @@ fn check(place: &Path, archive: &Path, what: &str) {
     assert!(pass.begun.is_empty(), "{what}: the archive has what the database lost: {:?}", pass.begun);
     let directory = common::scratch();
     let target = directory.path().join("restored");
-    let request = Request { moment: Moment::Latest, timeline: None, replace: false, no_pin: false };
+    let request = Request {
+        moment: Moment::Latest,
+        timeline: None,
+        replace: false,
+        no_pin: false,
+        replica: false,
+        compaction: None,
+    };
     restore::run(&target, &archive_in(archive), &request, &options()).unwrap();
     let restored: Content = common::content(&Engine::open(&target, options()).unwrap());
     assert!(restored == common::content(&engine), "{what}: what comes back is not what is there");

@@ -165,6 +165,18 @@ fn a_restored_timeline_goes_on_from_the_middle_of_another() {
     assert_eq!(plan(&head, &log, Moment::Time(1025), Some(id(1))).unwrap().reached.sequence, 26);
 }
 
+/// Sequence numbers begin anew with a timeline: those of the one before it say nothing.
+#[test]
+fn a_sequence_number_of_a_timeline_without_a_segment_is_not_there_yet() {
+    let timelines = vec![(timeline(1, Cause::Init, None), 3), (timeline(2, Cause::Conversion, Some((1, 2))), 0)];
+    let (head, log) = archive(timelines, &[(1, 0)]);
+    for sequence in [1, 5, 30, 31] {
+        let planned = plan(&head, &log, Moment::Sequence { timeline: id(2), sequence }, None);
+        assert_eq!(why(planned), Unreachable::Beyond { resolved: 1029 }, "{sequence}");
+    }
+    assert_eq!(plan(&head, &log, Moment::Latest, None).unwrap().reached.sequence, 30);
+}
+
 #[test]
 fn truncated_moments_sequences_and_missing_segments() {
     let (mut head, log) = archive(vec![(timeline(1, Cause::Init, None), 9)], &[(1, 0), (1, 3)]);

@@ -9,5 +9,6 @@ mod kills;
 mod lines;
 mod moments;
 mod parts;
+mod replica;
 mod source;
 mod stores;

@@ -354,7 +354,7 @@ fn engine_encoding(engine: &Engine) -> Arc<dyn KeyEncoding> {
 }
 
 pub fn request(moment: Moment) -> Request {
-    Request { moment, timeline: None, replace: false, no_pin: false }
+    Request { moment, timeline: None, replace: false, no_pin: false, replica: false, compaction: None }
 }
 
 /// The content and the caller's internal records of a database.

@@ -8,6 +8,7 @@ use morphkv::log_backup::archive::{Archive, ArchiveOptions};
 use morphkv::restore::coordinator::{self, Did, Passed};
 use morphkv::restore::folder::{Failure, Found, Step};
 use morphkv::restore::moment::{Moment, show_time};
+use morphkv::restore::named::Named;
 use morphkv::restore::plan::{Gap, Plan};
 use morphkv::restore::runs::LeftOut;
 use morphkv::restore::{self, Request};
@@ -82,6 +83,16 @@ struct What {
     /// Take no pin: for an archive that cannot be written, where what is read may be deleted meanwhile
     #[arg(long)]
     no_pin: bool,
+    /// The archive is a copy that another system makes here, in any order: nothing is written to it, and all that is to be
+    /// read must have arrived
+    #[arg(long)]
+    replica: bool,
+    /// Use this compaction if it can be used, whether the archive's HEAD knows it or not
+    #[arg(long, value_name = "NAME")]
+    compaction: Option<String>,
+    /// Where that compaction stands: what was `--out` when it was made (default: in the archive)
+    #[arg(long, value_name = "URL", requires = "compaction")]
+    compaction_at: Option<String>,
     /// Only tell what would be read
     #[arg(long)]
     dry_run: bool,
@@ -113,6 +124,7 @@ struct Shown<'a> {
     generation: u64,
     encoding: String,
     replace: bool,
+    replica: bool,
     two_phase: Option<phases::Shown<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     did: Option<String>,
@@ -168,7 +180,9 @@ impl What {
         let to = self.to.as_ref().ok_or_else(|| missing("--to"))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
         let moment = Moment::parse(to, now)?;
-        Ok(Request { moment, timeline: self.timeline, replace: self.replace, no_pin: self.no_pin })
+        let compaction = self.compaction.clone().map(|name| Named { name, at: self.compaction_at.clone() });
+        let (timeline, replace, no_pin, replica) = (self.timeline, self.replace, self.no_pin, self.replica);
+        Ok(Request { moment, timeline, replace, no_pin, replica, compaction })
     }
 
     fn archive(&self) -> Result<Archive> {
@@ -188,8 +202,12 @@ impl What {
         let plan = restore::preview(&archive, &request, &self.options())?;
         let encoding = self.encoding.map(|encoding| morphkv::encoding::EncodingId::of(&*encoding.encoding()));
         let encoding = encoding.unwrap_or_else(|| plan.encoding.clone()).to_string();
-        let shown =
-            Shown { dry_run: true, replace: self.replace, ..shown(&self.target, &plan, archive.url(), encoding) };
+        let shown = Shown {
+            dry_run: true,
+            replace: self.replace,
+            replica: self.replica,
+            ..shown(&self.target, &plan, archive.url(), encoding)
+        };
         output.result(&shown, &format!("would restore {}; nothing was changed", shown.target), &rows(&shown))?;
         Ok(Answer::Yes)
     }
@@ -253,6 +271,7 @@ fn shown<'a>(target: &Target, plan: &'a Plan, archive: &'a str, encoding: String
         generation: plan.generation,
         encoding,
         replace: false,
+        replica: false,
         two_phase: None,
         did: None,
         worker_command: None,
@@ -330,6 +349,7 @@ impl Target {
             failure: found.status.failure.as_ref(),
             compactions_left_out: &found.status.left_out,
             replace: found.spec.replace,
+            replica: found.spec.replica,
             two_phase: phases::shown(&self.path, found)?,
             did: passed.map(Passed::describe),
             worker_command: passed.and_then(|passed| match &passed.did {

@@ -1,7 +1,8 @@
 use super::Place;
 use crate::output::{self, Answer, Output};
 use clap::Args;
-use morphkv::log_backup::compact::{PART_BYTES, Report, Request, State, Until, compact};
+use morphkv::log_backup::archive::{Archive, ArchiveOptions};
+use morphkv::log_backup::compact::{PART_BYTES, Report, Request, State, Until, compact_into};
 use morphkv::restore::moment::Moment;
 use morphkv::{Error, ErrorKind, Options, Result};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,10 @@ pub struct Compact {
     /// Up to where: latest, -30m, 2026-01-31T12:00:00Z, seq:<timeline>/<n>, microseconds of the Unix epoch
     #[arg(long, value_name = "T", allow_hyphen_values = true)]
     to: String,
+    /// An archive where all that is made goes, so that nothing is written to the one with the log; a restore then has to be
+    /// told of it, with --compaction NAME --compaction-at URL
+    #[arg(long, value_name = "URL")]
+    out: Option<String>,
     /// Where files stand on their way into the archive; a directory of its own is made there, and removed
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
@@ -46,7 +51,8 @@ impl Compact {
         let scratch = Scratch::make(self.scratch.unwrap_or_else(std::env::temp_dir))?;
         let path = scratch.0.clone();
         let request = Request { name: self.name, shard, shards, until, scratch: path, part_bytes: PART_BYTES };
-        let report = compact(&archive, &request, &Options::new())?;
+        let out = self.out.map_or_else(|| Ok(archive.clone()), |url| Archive::open(&url, into()))?;
+        let report = compact_into(&archive, &out, &request, &Options::new())?;
         drop(scratch);
         let ok = report.failure.is_none() && matches!(report.state, State::Running | State::Complete);
         output.result(&report, &headline(&report), &rows(&report))?;
@@ -61,6 +67,11 @@ impl Compact {
             Error::new(ErrorKind::InvalidArgument, "understand the command line", message)
         })
     }
+}
+
+/// A directory for it may be made.
+fn into() -> ArchiveOptions {
+    ArchiveOptions { create_directory: true, ..ArchiveOptions::default() }
 }
 
 /// A directory of our own, removed when it is dropped.
