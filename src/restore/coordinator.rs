@@ -88,7 +88,7 @@ impl Passed {
             Did::Waits(Waiting::Unknown) => "its STATUS says what this version does not know".into(),
             Did::Wrote(change) => change.describe(),
             Did::Made(phase) => format!("the run of phase {} is made", phase.number()),
-            Did::Launches(call, attempt) => format!("a worker is to be started, the {attempt}. one: {call}"),
+            Did::Launches(call, attempt) => format!("a worker is to be started (attempt {attempt}): {call}"),
         };
         match &self.compaction {
             None | Some(Compaction::Complete(_) | Compaction::Failed(..) | Compaction::Mismatch(..)) => did,
@@ -320,11 +320,8 @@ impl<'a> Coordinator<'a> {
         let looks = matches!(status.step, Step::Begin | Step::Fetch)
             && status.markers.compaction_settled.is_none()
             && !status.phase.is_over();
-        let compaction = if looks {
-            sighting::look(self.archive, &self.found.plan, &self.two_phase.compaction)
-        } else {
-            Compaction::Absent
-        };
+        let compaction =
+            if looks { sighting::look(self.archive, &self.found.plan, &self.two_phase) } else { Compaction::Absent };
         let run = match status.step {
             _ if status.phase.is_over() => Run::Absent,
             // Its run need not be there any more.
@@ -380,10 +377,9 @@ impl<'a> Coordinator<'a> {
     fn create(&mut self, phase: WorkerPhase) -> Result<Did> {
         let mode = match (phase, &self.found.status.markers.compaction_settled) {
             (WorkerPhase::Log, Some(settled)) => {
-                let name = &self.two_phase.compaction;
-                let mode = sighting::choose_mode(self.archive, &self.found.plan, name, settled)?;
+                let mode = sighting::choose_mode(self.archive, &self.found.plan, &self.two_phase, settled)?;
                 if let Mode::Raw(reason) = &mode {
-                    tracing::warn!(compaction = %name, %reason, "the log is gone through without the compaction");
+                    tracing::warn!(compaction = %self.two_phase.compaction, %reason, "the log is gone through without the compaction");
                 }
                 Some(mode)
             }

@@ -71,6 +71,8 @@ pub struct Spec {
 pub struct TwoPhase {
     /// The name of the compaction.
     pub compaction: String,
+    /// The URL of where it stands; `None`: with the log.
+    pub at: Option<String>,
     /// How long it is waited for after the creation of the restore, in microseconds; none, or none above 0: for ever.
     pub wait_timeout: Option<i64>,
 }

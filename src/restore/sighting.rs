@@ -3,31 +3,34 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::log_backup::archive::Archive;
 use crate::log_backup::compaction::{self, END_BYTES_MAX, End, Spec, find, find_spec};
-use crate::log_backup::names::{self, ObjectReference};
+use crate::log_backup::names;
 use crate::restore::consistent::same_place;
+use crate::restore::folder::TwoPhase;
 use crate::restore::plan::Plan;
 use crate::restore::runs::PlannedRun;
 use crate::restore::state::{Compaction, Mode, Reason, Settled};
 use std::ops::ControlFlow;
 
-/// Looks at the compaction of that name. What cannot be read now is waited for, as what this version cannot read.
-pub(super) fn look(archive: &Archive, plan: &Plan, name: &str) -> Compaction {
-    match ended(archive, plan, name) {
-        Ok(ControlFlow::Continue((_, end))) => Compaction::Complete(end.spec.id),
+/// Looks at the compaction. What cannot be read now is waited for, as what this version cannot read.
+pub(super) fn look(archive: &Archive, plan: &Plan, waited_for: &TwoPhase) -> Compaction {
+    match ended(archive, plan, waited_for) {
+        Ok(ControlFlow::Continue(run)) => Compaction::Complete(run.id),
         Ok(ControlFlow::Break(seen)) => seen,
         Err(error) => Compaction::Unknown(format!("it cannot be read: {error}")),
     }
 }
 
-/// The END of a compaction that can stand for part of the plan; else what is seen of it.
-fn ended(archive: &Archive, plan: &Plan, name: &str) -> Result<ControlFlow<Compaction, (ObjectReference, End)>> {
-    let Some(spec) = find_spec(archive, name)? else { return Ok(ControlFlow::Break(Compaction::Absent)) };
+/// A compaction that has ended well and can stand for part of the plan; else what is seen of it.
+fn ended(archive: &Archive, plan: &Plan, waited_for: &TwoPhase) -> Result<ControlFlow<Compaction, PlannedRun>> {
+    let name = &waited_for.compaction;
+    let stands = waited_for.at.as_ref().map_or_else(|| Ok(archive.clone()), |url| archive.beside(url))?;
+    let Some(spec) = find_spec(&stands, name)? else { return Ok(ControlFlow::Break(Compaction::Absent)) };
     let place = same_place(&spec, archive.url()).map_err(|why| why.to_string());
     if let Err(message) = place.and_then(|()| fits(plan, &spec)) {
         return Ok(ControlFlow::Break(Compaction::Mismatch(spec.id, message)));
     }
     let object = names::compaction_end(name)?;
-    let Some((reference, end)) = find::<End>(archive, &object, END_BYTES_MAX)? else {
+    let Some((reference, end)) = find::<End>(&stands, &object, END_BYTES_MAX)? else {
         return Ok(ControlFlow::Break(Compaction::Running(spec.id)));
     };
     Ok(if end.spec != spec {
@@ -35,7 +38,8 @@ fn ended(archive: &Archive, plan: &Plan, name: &str) -> Result<ControlFlow<Compa
     } else if let Some(failure) = end.failure {
         ControlFlow::Break(Compaction::Failed(spec.id, failure))
     } else {
-        ControlFlow::Continue((reference, end))
+        let at = (stands.url() != archive.url()).then(|| stands.url().to_owned());
+        ControlFlow::Continue(PlannedRun { id: spec.id, body: end.spec.body(reference), at })
     })
 }
 
@@ -71,16 +75,13 @@ fn fits(plan: &Plan, spec: &Spec) -> Result<(), String> {
 ///
 /// # Errors
 /// `Io` and the like: nothing can be said now.
-pub(super) fn choose_mode(archive: &Archive, plan: &Plan, name: &str, settled: &Settled) -> Result<Mode> {
+pub(super) fn choose_mode(archive: &Archive, plan: &Plan, waited_for: &TwoPhase, settled: &Settled) -> Result<Mode> {
     let raw = |reason: String| Ok(Mode::Raw(reason));
     if settled.reason != Reason::Complete {
         return raw(format!("{}: {}", settled.reason.name(), settled.message));
     }
-    let covered = ended(archive, plan, name).and_then(|found| match found {
-        ControlFlow::Continue((reference, end)) if Some(end.spec.id) == settled.compaction => {
-            let body = end.spec.body(reference);
-            covers(archive, plan, &PlannedRun { id: end.spec.id, body, at: None })
-        }
+    let covered = ended(archive, plan, waited_for).and_then(|found| match found {
+        ControlFlow::Continue(run) if Some(run.id) == settled.compaction => covers(archive, plan, run),
         _ => Err(Error::new(ErrorKind::Conflict, "use a compaction", "it is not the one that has settled any more")),
     });
     match covered {
@@ -97,14 +98,14 @@ pub(super) fn choose_mode(archive: &Archive, plan: &Plan, name: &str, settled: &
 }
 
 /// All its shards have results that tile its segments, and it begins after the base snapshot.
-fn covers(archive: &Archive, plan: &Plan, run: &PlannedRun) -> Result<PlannedRun> {
-    let complete = compaction::read(archive, &run.body)?;
+fn covers(archive: &Archive, plan: &Plan, run: PlannedRun) -> Result<PlannedRun> {
+    let complete = compaction::read(&run.place(archive)?, &run.body)?;
     let of_base = plan.snapshot.timeline == run.body.timeline;
     if of_base && complete.begin().is_none_or(|begin| begin.next_sequence <= plan.snapshot.sequence) {
         let message = "it begins before the base snapshot does";
         return Err(Error::new(ErrorKind::Conflict, "use a compaction", message));
     }
-    Ok(run.clone())
+    Ok(run)
 }
 
 /// The plan, with the compaction if this mode uses it.
@@ -127,7 +128,7 @@ mod tests {
     use crate::encoding::EncodingId;
     use crate::log_backup::compaction::COMPACTION_FORMAT;
     use crate::log_backup::migration::SnapshotBody;
-    use crate::log_backup::names::ContentHash;
+    use crate::log_backup::names::{ContentHash, ObjectReference};
     use crate::restore::moment::Moment;
     use crate::restore::plan::{Leg, Limit, Reached};
     use uuid::Uuid;

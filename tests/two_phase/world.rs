@@ -65,7 +65,7 @@ pub fn compact_all(source: &Source, name: &str, until: Until) -> Report {
 }
 
 pub fn waits(compaction: &str, wait_timeout: Option<i64>) -> TwoPhase {
-    TwoPhase { compaction: compaction.into(), wait_timeout }
+    TwoPhase { compaction: compaction.into(), at: None, wait_timeout }
 }
 
 pub fn start(source: &Source, target: &Path, moment: Moment, two_phase: &TwoPhase) -> Found {

@@ -87,7 +87,7 @@ struct What {
     /// read must have arrived
     #[arg(long)]
     replica: bool,
-    /// Use this compaction if it can be used, whether the archive's HEAD knows it or not
+    /// Use this compaction if it can be used, whether the archive's HEAD knows it or not; in two phases, wait for it
     #[arg(long, value_name = "NAME")]
     compaction: Option<String>,
     /// Where that compaction stands: what was `--out` when it was made (default: in the archive)

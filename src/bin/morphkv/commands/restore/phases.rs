@@ -8,7 +8,7 @@ use morphkv::restore::coordinator::{self, Launcher, Pace, Passed, RunView, Worke
 use morphkv::restore::folder::{Found, TwoPhase};
 use morphkv::restore::moment::{Moment, show_time};
 use morphkv::restore::state::{Condition, Markers, Mode};
-use morphkv::restore::{self, Part};
+use morphkv::restore::{self, Part, Request};
 use morphkv::{Error, ErrorKind, Options, Result};
 use serde::Serialize;
 use std::path::Path;
@@ -17,12 +17,10 @@ use std::process::{Child, Command, Stdio};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "In two phases")]
 pub(super) struct Phases {
-    /// Restore the base snapshot while a compaction of the log is at work, and apply the log when that has ended in any way
-    #[arg(long)]
+    /// Restore the base snapshot while that compaction, which need not have begun yet, is at work, and apply the log when it
+    /// has ended in any way
+    #[arg(long, requires = "compaction")]
     pub(super) two_phase: bool,
-    /// The name of the compaction, which need not have begun yet
-    #[arg(long, value_name = "NAME", requires = "two_phase")]
-    pub(super) compaction: Option<String>,
     /// How long after the start of the restore it is waited for, as in 90s, 30m, 1h; 0 or nothing: for ever
     #[arg(long, value_name = "D", requires = "two_phase", allow_hyphen_values = true)]
     pub(super) wait_timeout: Option<String>,
@@ -41,6 +39,7 @@ pub(super) struct Worker {
 #[derive(Serialize)]
 pub(super) struct Shown<'a> {
     compaction: &'a str,
+    compaction_at: Option<&'a str>,
     wait_timeout: Option<i64>,
     markers: &'a Markers,
     conditions: &'a [Condition],
@@ -65,12 +64,10 @@ fn duration(text: &str) -> Result<i64> {
     }
 }
 
-impl Phases {
-    pub(super) fn two_phase(&self) -> Result<TwoPhase> {
-        let compaction = self.compaction.clone().ok_or_else(|| missing("--compaction"))?;
-        let wait_timeout = self.wait_timeout.as_deref().map(duration).transpose()?;
-        Ok(TwoPhase { compaction, wait_timeout })
-    }
+fn two_phase(what: &What) -> Result<TwoPhase> {
+    let compaction = what.compaction.clone().ok_or_else(|| missing("--compaction"))?;
+    let wait_timeout = what.phases.wait_timeout.as_deref().map(duration).transpose()?;
+    Ok(TwoPhase { compaction, at: what.compaction_at.clone(), wait_timeout })
 }
 
 /// Whether the coordinator has to do with it.
@@ -80,8 +77,10 @@ pub(super) fn concerns(what: &What, found: Option<&Found>) -> bool {
 }
 
 pub(super) fn start(what: &What) -> Result<Found> {
-    let (archive, request) = (what.archive()?, what.request()?);
-    coordinator::start(&what.target.path, &archive, &request, &what.phases.two_phase()?, &what.options())
+    let archive = what.archive()?;
+    // It is looked for when it has ended, and not when the restore begins.
+    let request = Request { compaction: None, ..what.request()? };
+    coordinator::start(&what.target.path, &archive, &request, &two_phase(what)?, &what.options())
 }
 
 /// Begins it, or goes on with it, until it is over.
@@ -105,9 +104,11 @@ pub(super) fn run(what: &What, found: Option<Found>, output: &Output) -> Result<
 fn require_same(what: &What, found: &Found) -> Result<()> {
     let url = what.archive.as_ref().map(|url| open(url)).transpose()?.map(|archive| archive.url().to_owned());
     let known = found.spec.two_phase.as_ref().map(|two_phase| two_phase.compaction.as_str());
+    let known_at = found.spec.two_phase.as_ref().and_then(|two_phase| two_phase.at.as_deref());
     let said = [
         url.is_none_or(|url| url == found.spec.archive),
-        what.phases.compaction.is_none() || what.phases.compaction.as_deref() == known,
+        what.compaction.is_none() || what.compaction.as_deref() == known,
+        what.compaction_at.is_none() || what.compaction_at.as_deref() == known_at,
         what.to.is_none() || what.replace == found.spec.replace,
         what.timeline.is_none() || what.timeline == found.spec.timeline,
     ];
@@ -164,6 +165,7 @@ pub(super) fn shown<'a>(target: &Path, found: &'a Found) -> Result<Option<Shown<
     let mode = found.status.mode.clone().or_else(|| runs.iter().find_map(|run| run.mode.clone()));
     Ok(Some(Shown {
         compaction: &two_phase.compaction,
+        compaction_at: two_phase.at.as_deref(),
         wait_timeout: two_phase.wait_timeout,
         markers: &found.status.markers,
         conditions: &found.status.conditions,
