@@ -27,6 +27,7 @@ pub enum RestorePhase {
     Failed,
 }
 
+#[cfg(feature = "log-backup")]
 impl RestorePhase {
     /// Its name for people and for `--json`.
     pub fn name(self) -> &'static str {
