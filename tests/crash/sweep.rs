@@ -99,11 +99,8 @@ fn sweep(scenario: &Scenario, tally: &mut Tally) {
     let met = hits(|options| (scenario.act)(trial.path(), options).unwrap());
     tally.met.extend(met.iter().map(|trap| trap.name().to_owned()));
     for (index, (trap, nth)) in numbered(&met).into_iter().enumerate() {
-        // In the small size one death after the other, and of a change that is like another one every second trap.
+        // In the small size one death after the other.
         let deaths = DEATHS.into_iter().enumerate().filter(|(way, _)| torture() || way % 2 == index / 2 % 2);
-        if scenario.in_part() && index % 2 == 1 {
-            continue;
-        }
         for (_, death) in deaths {
             let crashed = common::scratch();
             common::copy_tree(before.path(), crashed.path());
