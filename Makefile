@@ -20,8 +20,8 @@ library    := $(rocksdb)/librocksdb.a
 target     := $(or $(CARGO_TARGET_DIR),target)
 # One set of features for lint, test and tidy, so that they share what is compiled.
 features   := --locked --features cli,traps
-# What has a large size.
-torture    := --test crash --test media --test mutants --test guarantees
+# What has a large size, or a place in the report.
+torture    := --test crash --test media --test disk_calls --test mutants --test guarantees --test resume
 FUZZ_SECONDS ?= 10
 
 .PHONY: help deps setup build demo test check lint fmt clippy deny docs tidy artefact fuzz-smoke torture bench bench-conversion bench-log-backup bench-archive bench-report clean FORCE
