@@ -32,6 +32,8 @@ mod segments;
 mod sighting;
 pub mod state;
 #[cfg(test)]
+mod state_model;
+#[cfg(test)]
 mod state_tests;
 pub mod unreachable;
 mod worker;
