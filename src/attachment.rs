@@ -101,6 +101,11 @@ pub struct Load {
     pub state: LoadState,
 }
 
+/// Instead of the id of the internal family: whichever family is not the caller's. For the log of a database that is not
+/// at hand; an attached one has these two families and no other.
+#[cfg(any(test, feature = "log-backup", feature = "traps"))]
+pub const ANY_INTERNAL: u32 = u32::MAX;
+
 const LOAD_STEP: &str = "read the record of a bulk load";
 
 impl Load {
@@ -132,16 +137,16 @@ impl Load {
         Load::from_bytes(&bytes).map(Some).map_err(|error| error.at(database.path()))
     }
 
-    /// What a batch of the log says of a load. `internal` is the id of the internal family there.
+    /// What a batch of the log says of a load. `internal` is the id of the internal family there, or [`ANY_INTERNAL`].
     ///
     /// # Errors
     /// `Corrupt`, `Unsupported`.
     #[cfg(any(test, feature = "log-backup", feature = "traps"))]
     pub fn in_batch(batch: &[u8], internal: u32) -> Result<Option<Self>> {
-        use crate::rocks::batch_decoder::{Batch, Operation};
+        use crate::rocks::batch_decoder::{Batch, DEFAULT_FAMILY, Operation};
         for operation in Batch::new(batch)?.operations() {
             if let Operation::Put { family, key: INTERNAL_INGEST, value } = operation?
-                && family == internal
+                && (family == internal || (internal == ANY_INTERNAL && family != DEFAULT_FAMILY))
             {
                 return Load::from_bytes(value).map(Some);
             }

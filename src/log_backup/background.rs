@@ -167,13 +167,26 @@ impl Worker {
             if let Err(error) = done
                 && self.shared.status.lock().state == LogBackupState::Stopped
             {
-                return Err(error);
+                return self.linger(error);
             }
             match self.wait(segment_bytes) {
                 None => {}
                 Some(LastPass::None) => return Ok(()),
                 Some(LastPass::Wanted) => return self.pass(),
             }
+        }
+    }
+
+    /// Ships no more. Writers go on, so what is kept for the archive stays within its limit until the end.
+    fn linger(&mut self, error: Error) -> Result<()> {
+        loop {
+            let mut orders = self.shared.orders.lock();
+            if orders.end.is_some() {
+                return Err(error);
+            }
+            self.shared.wake.wait_for(&mut orders, BACKOFF_MAX);
+            drop(orders);
+            self.shipper.limit_wal();
         }
     }
 

@@ -188,6 +188,9 @@ impl Spec {
         if self.first_segment >= self.end_segment || self.end_segment > SEGMENT_NUMBERS {
             return Err("it has no segment");
         }
+        if self.end_sequence >= u64::MAX - 1 {
+            return Err("its last sequence number is out of bounds");
+        }
         if !(1..=SHARDS_MAX).contains(&self.shards) {
             return Err("its number of shards is out of bounds");
         }

@@ -21,7 +21,7 @@ use crate::log_backup::names::{Kind, LAYOUT, ObjectName, compaction_of, kind, se
 use crate::log_backup::object::Listed;
 use crate::log_backup::pin::{self, Pin, PinRequest, PinState, TTL};
 use crate::log_backup::referred::{listed, named};
-use crate::log_backup::tail;
+use crate::log_backup::tail::{self, Stretch, stretches};
 use crate::log_backup::verify::Fault;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -280,15 +280,18 @@ impl Run<'_> {
             let standing = standing.get(&timeline).unwrap_or(&none);
             let floor = self.live.floors.get(&timeline).copied().unwrap_or(0);
             let Some(last) = self.last(timeline, standing) else { continue };
-            for number in floor..=last {
+            for stretch in stretches(floor, last, standing.keys().copied()) {
                 self.pin.check()?;
-                let name = segment(timeline, number)?;
-                let Some(size) = standing.get(&number) else {
-                    self.fault(&name, "it is not there");
-                    continue;
+                let number = match stretch {
+                    Stretch::Stands(number) => number,
+                    Stretch::Missing(first, last) => {
+                        self.fault(&segment(timeline, first)?, Stretch::missing(first, last));
+                        continue;
+                    }
                 };
+                let (name, size) = (segment(timeline, number)?, standing.get(&number).copied().unwrap_or_default());
                 match tail::header(self.archive, timeline, number) {
-                    Ok(header) if header.object_bytes() == *size => {
+                    Ok(header) if header.object_bytes() == size => {
                         self.checked.objects += 1;
                         self.checked.bytes += size;
                     }

@@ -4,7 +4,7 @@
 //! timeline in HEAD; `unshipped/` goes. Where the parent's log cannot be brought to its end, the new timeline goes on from
 //! where that stopped, and needs a base snapshot of its own.
 
-use crate::attachment::{Attachment, Cause, Parent};
+use crate::attachment::{ANY_INTERNAL, Attachment, Cause, Parent};
 use crate::encoding::EncodingId;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -81,7 +81,8 @@ impl Handover<'_> {
     /// Says how the new timeline relates to the parent.
     fn ship_parent(&mut self, head: &Head, encoding: &EncodingId, parent: Parent) -> Result<Cause> {
         let directory = self.engine.path().join(UNSHIPPED);
-        let internal = self.engine.internal_family_id()?;
+        // It was written by the database from before, which may have given its internal family another id.
+        let internal = ANY_INTERNAL;
         let log = LocalLog { directory, limit: parent.end_sequence, internal };
         let number = floor_of(head, parent.timeline)?;
         let Some(_) = end_of(self.archive, head, parent.timeline)? else {

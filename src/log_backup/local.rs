@@ -58,8 +58,19 @@ impl LocalStore {
         settled.await?.map_err(ours)
     }
 
-    async fn replace(&self, location: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
-        let _lock = self.lock().await?;
+    /// All of it where nobody can cancel it. Whoever waits no longer drops its future; if the lock went with that while the
+    /// write goes on, the write would come over what others have committed since.
+    async fn replace(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let (store, location) = (self.clone(), location.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let work = move || {
+            let _lock = DirectoryLock::wait(&store.root).map_err(ours)?;
+            runtime.block_on(store.replace_locked(&location, payload, options))
+        };
+        tokio::task::spawn_blocking(work).await?
+    }
+
+    async fn replace_locked(&self, location: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
         if let PutMode::Update(expected) = &options.mode {
             let found = match self.get_opts(location, GetOptions::default()).await {
                 Ok(found) => found.meta.e_tag,
@@ -164,5 +175,52 @@ impl ObjectStore for LocalStore {
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.inner.copy_opts(from, to, options).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::future::{Either, select};
+    use object_store::UpdateVersion;
+    use std::time::Duration;
+
+    /// A file under construction stands in the directory.
+    fn is_written_to(root: &std::path::Path) -> bool {
+        std::fs::read_dir(root).unwrap().any(|entry| entry.unwrap().file_name().to_string_lossy().contains('#'))
+    }
+
+    /// Whoever has the lock sees nothing change, whatever became of those who had it before.
+    #[test]
+    fn a_swap_that_nobody_waits_for_any_more_keeps_the_lock_to_its_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().to_owned();
+        let store = LocalStore::new(root.clone()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let head = Path::from("HEAD");
+        let mut given_up = 0;
+        for round in 0..5 {
+            let old = vec![round; 10];
+            let put = store.put_opts(&head, old.clone().into(), PutMode::Overwrite.into());
+            let version = runtime.block_on(put).unwrap();
+            let mode = PutMode::Update(UpdateVersion { e_tag: version.e_tag, version: None });
+            let ended = runtime.block_on(async {
+                let put = Box::pin(store.put_opts(&head, vec![100 + round; 48 << 20].into(), mode.into()));
+                let seen = Box::pin(async {
+                    while !is_written_to(&root) {
+                        tokio::time::sleep(Duration::from_micros(200)).await;
+                    }
+                });
+                matches!(select(put, seen).await, Either::Left(_))
+            });
+            given_up += usize::from(!ended);
+            let lock = DirectoryLock::wait(&root).unwrap();
+            let before = std::fs::read(root.join("HEAD")).unwrap();
+            assert!(!is_written_to(&root), "somebody writes who has no lock");
+            std::thread::sleep(Duration::from_millis(200));
+            assert!(std::fs::read(root.join("HEAD")).unwrap() == before, "it was changed under the lock");
+            drop(lock);
+        }
+        assert!(given_up > 0, "every swap ended before it was given up");
     }
 }

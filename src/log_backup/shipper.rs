@@ -147,6 +147,7 @@ impl Shipper {
     /// beyond [`ShipOptions::max_retained_wal`].
     pub fn ship_once(&mut self) -> Result<Pass> {
         if let Some(why) = &self.fenced {
+            self.limit_wal();
             return Err(Error::new(ErrorKind::Conflict, STEP, why.clone()).at(self.archive.url()));
         }
         let mut pass = Pass::default();
@@ -158,11 +159,16 @@ impl Shipper {
             if error.kind() == ErrorKind::Conflict {
                 self.fenced = Some(error.message().to_owned());
             }
-            if let Err(error) = retention::drop_oldest(&self.engine, &*self.vfs, self.options.max_retained_wal) {
-                tracing::warn!(%error, "WAL files could not be kept within their limit");
-            }
+            self.limit_wal();
         }
         done.map(|()| pass)
+    }
+
+    /// Keeps what is not shipped within its limit, also where nothing will be shipped any more.
+    pub(super) fn limit_wal(&self) {
+        if let Err(error) = retention::drop_oldest(&self.engine, &*self.vfs, self.options.max_retained_wal) {
+            tracing::warn!(%error, "WAL files could not be kept within their limit");
+        }
     }
 
     fn pass(&mut self, pass: &mut Pass) -> Result<()> {

@@ -80,6 +80,8 @@ pub(super) struct Stream {
     read: Position,
     times: (u64, u64),
     ended: bool,
+    /// Why the log does not go on. The record that says so may lie behind the reader, which would not meet it again.
+    broken: Option<String>,
 }
 
 enum Filled {
@@ -96,7 +98,7 @@ impl Stream {
         reader.raise(next.floor);
         let read = read.unwrap_or_default();
         let times = (next.floor, next.floor.saturating_sub(1));
-        Stream { reader, next, built: None, read, times, ended: false }
+        Stream { reader, next, built: None, read, times, ended: false, broken: None }
     }
 
     /// What the next segment begins with.
@@ -155,9 +157,15 @@ impl Stream {
     }
 
     fn build(&mut self, vfs: &dyn Vfs, cut: Cut, groups: Groups<'_>) -> Result<Result<Built, Step>> {
+        if let Some(why) = &self.broken {
+            return Ok(Err(Step::Gap(why.clone())));
+        }
         let mut writer = SegmentWriter::new(self.next.clone())?;
         let mut loads = Vec::new();
         let filled = self.fill(vfs, cut, groups, &mut writer, &mut loads)?;
+        if let Filled::Gap(why) = &filled {
+            self.broken = Some(why.clone());
+        }
         let wanted = match &filled {
             Filled::Done => cut.idle || (cut.successor.is_some() && !self.ended),
             _ => false,
@@ -192,11 +200,8 @@ impl Stream {
                 Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Filled::Gap(error.to_string())),
                 entry => entry?,
             };
-            let (batch, frames, load) = match entry {
-                Entry::Record { batch, frames, load, end } => {
-                    self.read = end;
-                    (batch, frames, load)
-                }
+            let (batch, frames, load, end) = match entry {
+                Entry::Record { batch, frames, load, end } => (batch, frames, load, end),
                 Entry::Done => return Ok(Filled::Done),
                 Entry::Loading => return Ok(Filled::Loading),
                 Entry::Gap(gap) => {
@@ -213,6 +218,7 @@ impl Stream {
                     pushed => pushed?,
                 }
             }
+            self.read = end;
             for frame in &frames {
                 whole_batch(&mut payload, batch, frame);
                 writer.push_batch(frame.sequence, frame.time, frame.operations, &payload)?;

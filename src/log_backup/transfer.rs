@@ -88,7 +88,19 @@ fn put_in_parts(archive: &Archive, reference: &ObjectReference, vfs: &dyn Vfs, p
             return Err(error);
         }
     }
-    archive.once(Box::pin(async move { upload.complete().await })).map_err(failed).map(|_| ())
+    let completed = archive.once(Box::pin(async move {
+        let completed = upload.complete().await;
+        Ok((upload, completed))
+    }));
+    match completed {
+        Ok((_, Ok(_))) => Ok(()),
+        Ok((upload, Err(error))) => {
+            abort(archive, Some(upload));
+            Err(failed(error))
+        }
+        // The upload went with the time-out.
+        Err(error) => Err(failed(error)),
+    }
 }
 
 type Upload = Box<dyn MultipartUpload>;

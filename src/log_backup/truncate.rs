@@ -291,10 +291,11 @@ impl Run<'_> {
         let reference = doom::write(self.archive, &list)?;
         let written = Instant::now();
         trap!(self.vfs, TruncateListWritten);
-        let mut stale = false;
+        let (mut stale, mut moved) = (false, false);
         let committed = commit(self.archive, |head| {
             self.pin.check()?;
-            stale = head.generation != seen.generation || written.elapsed() > LIST_AGE_MAX;
+            moved = head.generation != seen.generation;
+            stale = moved || written.elapsed() > LIST_AGE_MAX;
             if stale {
                 return Err(Error::new(ErrorKind::Conflict, STEP, "HEAD was changed meanwhile"));
             }
@@ -308,8 +309,11 @@ impl Run<'_> {
             Ok(head)
         });
         if stale && committed.is_err() {
-            // It is known not to count, and would stay as an orphan.
-            let _ = self.archive.delete(&reference.name);
+            // Once HEAD has moved on it is known not to count, and would stay as an orphan. Before, an attempt whose answer
+            // was lost may still come through.
+            if moved {
+                let _ = self.archive.delete(&reference.name);
+            }
             return Ok(None);
         }
         let committed = committed?;
@@ -443,7 +447,15 @@ fn extents(archive: &Archive, head: &Head, live: &Base) -> Result<BTreeMap<Uuid,
     for timeline in &head.timelines {
         let id = timeline.id;
         let first = live.floors.get(&id).copied().unwrap_or(0);
-        let extent = match tail::last_number(archive, id, first)? {
+        let last = tail::last_number(archive, id, first)?;
+        let extent = match last {
+            _ if known_last(head, live, id)
+                .is_some_and(|known| known >= first && last.is_none_or(|last| last < known)) =>
+            {
+                // Segments are missing, and how far it goes cannot be told: all that may be needed of it stays.
+                let end = last.map_or(first, |last| last + 1);
+                Extent { first, end, resume: first, resolved: u64::MAX }
+            }
             None => Extent { first, end: first, resume: first, resolved: 0 },
             Some(last) => {
                 let trailer = tail::ends(archive, id, last)?.trailer;
@@ -457,4 +469,15 @@ fn extents(archive: &Archive, head: &Head, live: &Base) -> Result<BTreeMap<Uuid,
         extents.insert(id, extent);
     }
     Ok(extents)
+}
+
+/// The last segment of a timeline that HEAD speaks of.
+fn known_last(head: &Head, live: &Base, timeline: Uuid) -> Option<u64> {
+    let parents = head.timelines.iter().filter_map(|later| later.parent);
+    let ends = parents.filter(|parent| parent.timeline == timeline).map(|parent| parent.end.segment);
+    let bases = live.entries.values().filter_map(|entry| match &entry.body {
+        Body::Snapshot(body) if body.timeline == timeline => body.next_segment.checked_sub(1),
+        _ => None,
+    });
+    ends.chain(bases).max()
 }

@@ -10,7 +10,7 @@ use crate::log_backup::pin::{Pin, PinRequest, TTL};
 use crate::log_backup::referred::{listed, named};
 use crate::log_backup::segment::SegmentStart;
 use crate::log_backup::segment_reader::SegmentReader;
-use crate::log_backup::tail;
+use crate::log_backup::tail::{self, Stretch, stretches};
 use crate::log_backup::timelines::{floor_of, latest_base};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -58,6 +58,13 @@ pub fn verify(archive: &Archive) -> Result<Verified> {
     Ok(run.verified)
 }
 
+/// The last segment that something refers to.
+fn last(head: &Head, timeline: Uuid) -> Result<Option<u64>> {
+    let parents = head.timelines.iter().filter_map(|later| later.parent);
+    let last = parents.filter(|parent| parent.timeline == timeline).map(|parent| parent.end.segment).max();
+    Ok(last.max(latest_base(head, timeline)?.and_then(|base| base.next_segment.checked_sub(1))))
+}
+
 struct Check<'a> {
     archive: &'a Archive,
     pin: Pin,
@@ -82,10 +89,20 @@ impl Check<'_> {
 
     fn log(&mut self, head: &Head, timeline: Uuid) -> Result<()> {
         let floor = floor_of(head, timeline)?;
-        let Some(last) = self.last(head, timeline)? else { return Ok(()) };
+        let standing = self.standing(timeline)?;
+        let Some(last) = last(head, timeline)?.max(standing.last().copied()) else { return Ok(()) };
         let mut next: Option<SegmentStart> = None;
-        for number in floor..=last {
+        for stretch in stretches(floor, last, standing) {
             self.pin.check()?;
+            let number = match stretch {
+                Stretch::Stands(number) => number,
+                Stretch::Missing(first, last) => {
+                    let (object, reason) = (segment(timeline, first)?.to_string(), Stretch::missing(first, last));
+                    self.verified.faults.push(Fault { object, reason });
+                    next = None;
+                    continue;
+                }
+            };
             let name = segment(timeline, number)?;
             let found = self.segment(timeline, number, next.take());
             if let Some((after, bytes)) = self.judge(&name, found)? {
@@ -97,15 +114,18 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// The last segment that stands, or that something refers to.
-    fn last(&self, head: &Head, timeline: Uuid) -> Result<Option<u64>> {
-        let parents = head.timelines.iter().filter_map(|later| later.parent);
-        let mut last = parents.filter(|parent| parent.timeline == timeline).map(|parent| parent.end.segment).max();
-        last = last.max(latest_base(head, timeline)?.and_then(|base| base.next_segment.checked_sub(1)));
+    /// The segments that are there, ascending.
+    fn standing(&self, timeline: Uuid) -> Result<Vec<u64>> {
+        let mut standing = Vec::new();
         for listed in self.archive.list(&format!("{LOG}/{timeline}"))? {
-            last = last.max(listed?.name.last_part().parse().ok());
+            let name = listed?.name;
+            // What has no segment's name is no segment.
+            let number =
+                name.last_part().parse().ok().filter(|number| segment(timeline, *number).is_ok_and(|own| own == name));
+            standing.extend(number);
         }
-        Ok(last)
+        standing.sort_unstable();
+        Ok(standing)
     }
 
     /// What the next segment begins with, and the length of this one.

@@ -428,6 +428,10 @@ impl<'a> Planner<'a> {
         }
         let next = last.as_ref().map_or(first, |ends| ends.header.start.number + 1);
         if let Some(end) = end.filter(|_| ended) {
+            // How far it goes is known: what is not there before that is missing, and not yet to come.
+            if next <= end.segment {
+                return Err(corrupt(format!("segment {next} of the timeline {timeline} is missing")));
+            }
             *resolved = (*resolved).max(self.resolved_at(timeline, &end)?);
         }
         if let Some(last) = &last {

@@ -92,6 +92,8 @@ pub(super) fn choose_mode(archive: &Archive, plan: &Plan, waited_for: &TwoPhase,
             | ErrorKind::Unsupported
             | ErrorKind::InvalidArgument
             | ErrorKind::Conflict => raw(format!("it cannot be used: {error}")),
+            // It stands elsewhere than the log. The restore can do without that place, however long it is away.
+            ErrorKind::Io if waited_for.at.is_some() => raw(format!("it cannot be read: {error}")),
             _ => Err(error),
         },
     }

@@ -253,6 +253,24 @@ fn an_old_base_stays_while_the_new_one_is_not_whole() {
 }
 
 /// Where only the idle time was shipped after the base: the writer still sees that another history was put in its place.
+/// How far a branch goes cannot be told if a segment of it is missing: then it stays.
+#[test]
+fn a_branch_with_a_hole_is_not_taken_for_one_that_has_ended() {
+    let mut world = World::new();
+    world.put(4);
+    world.ship();
+    let until = world.now();
+    let known: BTreeSet<Uuid> = world.head().timelines.iter().map(|timeline| timeline.id).collect();
+    world.roll_back(true);
+    let head = world.head();
+    let branch = head.timelines.iter().find(|made| !known.contains(&made.id) && made.id != head.current).unwrap().id;
+    let before = world.restored(Some(branch), Moment::Latest).unwrap();
+    world.archive.delete(&names::segment(branch, 0).unwrap()).unwrap();
+    assert_eq!(world.restored(Some(branch), Moment::Latest).unwrap(), before, "its own base comes after the hole");
+    world.truncate(Until::Time(until)).unwrap();
+    assert_eq!(world.restored(Some(branch), Moment::Latest).unwrap(), before);
+}
+
 #[test]
 fn a_database_that_was_put_back_is_seen_after_a_truncation_too() {
     let mut world = World::new();

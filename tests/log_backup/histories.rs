@@ -2,13 +2,14 @@
 
 use crate::common::{content, copy_tree, fill, options, sample};
 use crate::harness::*;
-use morphkv::encoding::{Hierarchical, Natural};
+use morphkv::encoding::{Hierarchical, KeyEncoding, Natural};
 use morphkv::log_backup::attach::{TakeOver, attach, detach};
 use morphkv::log_backup::head::Cause;
 use morphkv::log_backup::segment::Payload;
 use morphkv::log_backup::shipper::{Pass, ShipOptions, Shipper};
 use morphkv::{Engine, ErrorKind, Keep, manage};
 use std::path::Path;
+use std::sync::Arc;
 
 /// An attached database with some content, shipped, with its base snapshot.
 fn attached(bench: &Bench) -> Engine {
@@ -163,6 +164,82 @@ fn wal_files_go_when_they_are_shipped_or_too_many() {
     let pass = shipper.ship_once().unwrap();
     assert_eq!(causes(&pass), [Cause::Gap]);
     assert_shipped(&bench.archive, &engine);
+}
+
+/// One that is shut out ships no more; its limit holds all the same.
+#[test]
+fn the_limit_of_the_wal_holds_where_nothing_is_shipped_any_more() {
+    let (bench, _) = with_files();
+    let engine = bench.open();
+    let limited = ShipOptions { max_retained_wal: Some(0), ..ship_options() };
+    let mut shipper = Shipper::new(engine.clone(), bench.archive.clone(), limited);
+    shipper.ship_once().unwrap();
+    let other = bench.directory.path().join("other");
+    let another = Engine::open(&other, creating()).unwrap();
+    another.close().unwrap();
+    attach(&other, options(), &bench.archive, TakeOver::Yes).unwrap().close().unwrap();
+    write(&engine, "nobody takes this");
+    assert_eq!(shipper.ship_once().unwrap_err().kind(), ErrorKind::Conflict);
+    for word in ["once", "twice", "three times"] {
+        write(&engine, word);
+        engine.flush().unwrap();
+    }
+    let kept = || {
+        let files = std::fs::read_dir(bench.path().join("archive")).into_iter().flatten();
+        files.filter(|file| file.as_ref().unwrap().metadata().unwrap().len() > 0).count()
+    };
+    assert!(kept() > 0);
+    assert_eq!(shipper.ship_once().unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(kept(), 0, "more is kept than is allowed");
+}
+
+/// The record that says that a load has ended lies behind the reader when its files turn out to be gone, and frames before
+/// it fill a segment: the gap must not be forgotten with that.
+#[test]
+fn a_load_whose_files_are_gone_is_a_gap_also_behind_other_frames() {
+    let bench = Bench::in_memory();
+    let engine = attached(&bench);
+    engine.ingest((0..300).map(|number| Ok((format!("loaded/{number:04}"), "loaded")))).unwrap();
+    for group in std::fs::read_dir(bench.path().join("pending_ingest")).unwrap() {
+        std::fs::remove_file(group.unwrap().path().join("000000.sst")).unwrap();
+    }
+    let mut shipper = bench.shipper(&engine);
+    let pass = shipper.ship_once().unwrap();
+    assert_eq!((causes(&pass), pass.base_snapshot.is_some()), (vec![Cause::Gap], true));
+    assert_restorable(&bench.archive, &engine);
+    write(&engine, "goes on");
+    assert_eq!(causes(&shipper.ship_once().unwrap()), []);
+    assert_restorable(&bench.archive, &engine);
+}
+
+/// A database that once had another family gave ours another id than the database that a conversion makes of it.
+#[test]
+fn a_load_is_handed_over_whatever_id_the_family_of_its_records_had() {
+    let bench = Bench::in_memory();
+    let path = bench.path();
+    let mut foreign = rocksdb::Options::default();
+    foreign.create_if_missing(true);
+    let mut database = rocksdb::DB::open(&foreign, &path).unwrap();
+    database.create_cf("once", &rocksdb::Options::default()).unwrap();
+    database.drop_cf("once").unwrap();
+    database.put("/before", "1").unwrap();
+    drop(database);
+    let natural: Arc<dyn KeyEncoding> = Arc::new(Natural);
+    manage::adopt(&path, &natural, &options()).unwrap();
+    let engine = attach(&path, options(), &bench.archive, TakeOver::No).unwrap();
+    bench.shipper(&engine).ship_once().unwrap();
+    let parent = current(&bench.archive).id;
+    engine.ingest((0..300).map(|number| Ok((format!("loaded/{number:04}"), "loaded")))).unwrap();
+    write(&engine, "after the load");
+    let before = content(&engine);
+    engine.close().unwrap();
+    let engine = Engine::open(&path, options().encoding(Hierarchical)).unwrap();
+    let pass = bench.shipper(&engine).ship_once().unwrap();
+    assert!(pass.begun.is_empty() && pass.base_snapshot.is_none(), "{pass:?}");
+    let (frames, _) = frames(&bench.archive, parent);
+    assert!(frames.iter().any(|frame| matches!(frame.payload, Payload::Group(_))), "the load is not in the log");
+    assert_eq!(restored(&bench.archive, parent, u64::MAX), before);
+    assert_restorable(&bench.archive, &engine);
 }
 
 #[test]

@@ -82,6 +82,26 @@ fn a_database_gives_way_only_where_that_was_asked_for_and_an_aborted_restore_lea
 }
 
 #[test]
+fn a_restore_that_is_under_way_is_not_one_to_another_moment() {
+    let (source, target) = ready();
+    let url = source.archive.url();
+    let [first, second] = [4, 7].map(|at: usize| source.states[at].time.to_string());
+    let at = |moment: &str| ["--archive", url, "--to", moment].map(str::to_owned);
+    let run = |moment: &str, code| {
+        let arguments = at(moment);
+        morphkv(&target, "run", &arguments.each_ref().map(String::as_str), code).0
+    };
+    morphkv(&target, "start", &at(&first).each_ref().map(String::as_str), 0);
+    for other in [&second, "latest"] {
+        let refused = run(other, 2);
+        assert_eq!(refused["kind"], "Conflict");
+        assert!(refused["message"].as_str().unwrap().contains("not to"), "{refused}");
+    }
+    assert_eq!(run(&first, 0)["phase"], "complete");
+    assert!(all_of(&target).0 == source.states[4].content);
+}
+
+#[test]
 fn what_cannot_be_reached_is_refused_with_the_time_that_can() {
     let (source, target) = ready();
     let url = source.archive.url();

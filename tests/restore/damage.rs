@@ -129,6 +129,30 @@ fn segments_that_are_missing_or_exchanged_are_seen() {
     }
 }
 
+/// The end of a timeline that others go on from is known: a hole before it is never taken for the end.
+#[test]
+fn a_segment_that_is_missing_in_an_ancestor_is_seen_wherever_the_search_looks() {
+    let mut source = Source::new(Arc::new(Natural));
+    source.frames = 2;
+    for number in 0..40 {
+        source.put(&format!("/key/{number}"), "1");
+    }
+    source.ship(None);
+    source.clock.advance(1);
+    source.convert(Arc::new(Hierarchical));
+    source.put("/after", "2");
+    source.ship(None);
+    let expected = source.states[30].clone();
+    let plan = segments(&source, &expected);
+    assert!(plan.len() > 10 && attempt(&source, &expected, "undamaged"));
+    for (index, path) in plan.iter().enumerate() {
+        let good = std::fs::read(path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        assert!(!attempt(&source, &expected, &format!("{index} is missing")));
+        std::fs::write(path, good).unwrap();
+    }
+}
+
 #[test]
 fn a_damaged_state_of_a_restore_is_an_error_and_keeps_the_place_closed() {
     let source = small();

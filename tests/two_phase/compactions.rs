@@ -1,7 +1,7 @@
 //! Every way in which the compaction can settle: the data is the same, and STATUS says how it was got.
 
 use crate::common::figures::{Figures, scale};
-use crate::common::{options, scratch};
+use crate::common::{copy_tree, options, scratch};
 use crate::source::{Source, request};
 use crate::world::{
     Inline, PACE, check, compact_all, folder, go_on, is_fast, log, reason, shard, start, target, waits,
@@ -10,7 +10,7 @@ use morphkv::encoding::Hierarchical;
 use morphkv::log_backup::compact::{State, Until};
 use morphkv::log_backup::names;
 use morphkv::restore::coordinator::{self, Did};
-use morphkv::restore::folder::Step;
+use morphkv::restore::folder::{Step, TwoPhase};
 use morphkv::restore::moment::Moment;
 use morphkv::restore::state::{Compaction, Mode, Reason};
 use morphkv::testing::{RealVfs, Trap, TrapPlan};
@@ -305,4 +305,34 @@ fn what_cannot_be_begun_is_refused_before_anything_is_made() {
     assert!(!folder(&target).exists());
     let none = coordinator::step(&target, &source.archive, &options()).unwrap_err();
     assert_eq!(none.kind(), ErrorKind::NotFound);
+}
+
+/// The compaction may stand elsewhere than the log, and that place may be away when its turn has come, for ever.
+#[test]
+fn one_whose_place_is_away_once_it_has_settled_does_not_stop_the_restore() {
+    let source = log(false);
+    compact_all(&source, "elsewhere", Until::Latest);
+    let [archive, elsewhere] = ["archive", "elsewhere"].map(|name| source.directory.path().join(name));
+    let folder = "v1/compactions/elsewhere";
+    std::fs::create_dir_all(elsewhere.join("v1/compactions")).unwrap();
+    copy_tree(&archive.join(folder), &elsewhere.join(folder));
+    let at = Some(format!("file://{}", elsewhere.canonicalize().unwrap().display()));
+    let target = target(&source);
+    start(&source, &target, Moment::Latest, &TwoPhase { at, ..waits("elsewhere", None) });
+    let mut launcher = Inline::new(&source, options());
+    loop {
+        let (passed, found) = coordinator::step(&target, &source.archive, &options()).unwrap();
+        if let Did::Launches(call, _) = &passed.did {
+            coordinator::Launcher::launch(&mut launcher, call).unwrap();
+        }
+        let markers = &found.status.markers;
+        if markers.snapshot_restored.is_some() && markers.compaction_settled.is_some() {
+            break;
+        }
+    }
+    std::fs::rename(elsewhere.join("v1"), elsewhere.join("away")).unwrap();
+    std::fs::write(elsewhere.join("v1"), "no folder").unwrap();
+    let done = go_on(&source, &target);
+    assert_eq!((reason(&done.status), is_fast(&done.status)), (Reason::Complete, false));
+    check(&source, &target, &done, Moment::Latest, "its place is away");
 }

@@ -224,11 +224,23 @@ impl What {
         self.target.show(output, &found)
     }
 
+    /// A moment that is said again must be the one that the restore was begun with. Only `-30m` is another one each time.
+    fn require_moment(&self, found: Option<&Found>) -> Result<()> {
+        let (Some(to), Some(found)) = (&self.to, found.filter(|found| !found.is_complete())) else { return Ok(()) };
+        if to.starts_with('-') || self.request()?.moment == found.spec.moment {
+            return Ok(());
+        }
+        let message = format!("the restore that is under way is one to {}, not to {to}", found.spec.moment);
+        let next = format!("morphkv restore status {}", self.target.path.display());
+        Err(Error::new(ErrorKind::Conflict, "restore the database", message).at(&self.target.path).next(next))
+    }
+
     fn run(&self, output: &Output) -> Result<Answer> {
         if self.dry_run {
             return self.preview(output);
         }
         let status = restore::status(&self.target.path, &Options::new())?;
+        self.require_moment(status.as_ref())?;
         if phases::concerns(self, status.as_ref()) {
             let found = phases::run(self, status, output)?;
             return self.target.show(output, &found);
