@@ -336,3 +336,45 @@ fn one_whose_place_is_away_once_it_has_settled_does_not_stop_the_restore() {
     assert_eq!((reason(&done.status), is_fast(&done.status)), (Reason::Complete, false));
     check(&source, &target, &done, Moment::Latest, "its place is away");
 }
+
+#[test]
+fn an_end_of_another_compaction_is_none() {
+    let source = log(false);
+    shard(&source, "one", 1, 2, Until::Latest).unwrap();
+    compact_all(&source, "other", Until::Latest);
+    let objects = source.directory.path().join("archive/v1/compactions");
+    std::fs::copy(objects.join("other/END"), objects.join("one/END")).unwrap();
+    let target = target(&source);
+    start(&source, &target, Moment::Latest, &waits("one", None));
+    let done = go_on(&source, &target);
+    let settled = done.status.markers.compaction_settled.clone().unwrap();
+    assert!(settled.reason == Reason::Mismatch && settled.message.contains("its END"), "{settled:?}");
+    assert!(!is_fast(&done.status));
+    check(&source, &target, &done, Moment::Latest, "an END of another one");
+}
+
+#[test]
+fn one_that_is_made_anew_after_settling_is_not_used() {
+    let source = log(false);
+    let settled = compact_all(&source, "again", Until::Latest).compaction;
+    let target = target(&source);
+    start(&source, &target, Moment::Latest, &waits("again", None));
+    let mut launcher = Inline::new(&source, options());
+    // Up to the gate: how the log is gone through is not chosen yet.
+    loop {
+        let (passed, found) = coordinator::step(&target, &source.archive, &options()).unwrap();
+        if let Did::Launches(call, _) = &passed.did {
+            coordinator::Launcher::launch(&mut launcher, call).unwrap();
+        }
+        if found.status.step == Step::Apply {
+            break;
+        }
+    }
+    std::fs::remove_dir_all(source.directory.path().join("archive/v1/compactions/again")).unwrap();
+    assert_ne!(compact_all(&source, "again", Until::Latest).compaction, settled);
+    let done = go_on(&source, &target);
+    assert_eq!(done.status.markers.compaction_settled.as_ref().unwrap().compaction, Some(settled));
+    let Some(Mode::Raw(why)) = &done.status.mode else { panic!("{:?}", done.status.mode) };
+    assert!(why.contains("not the one that has settled"), "{why}");
+    check(&source, &target, &done, Moment::Latest, "made anew");
+}

@@ -214,3 +214,20 @@ fn damaged_control_files_are_errors_and_begin_nothing_anew() {
     check(&source, &target, &done, Moment::Latest, "mended");
     figures.with("damaged", damaged).with("accepted wrongly", 0).print();
 }
+
+/// RUN is gone, and what was fetched with it; RESULT says that all is well.
+#[test]
+fn a_result_whose_record_is_gone_is_not_believed() {
+    let (source, target) = ready();
+    begin(&source, &target);
+    passes(&source, &target);
+    work(&source, &target, 1).unwrap();
+    let run = folder(&target).join("runs/1");
+    std::fs::remove_file(run.join("RUN")).unwrap();
+    std::fs::remove_dir_all(folder(&target).join("db")).unwrap();
+    assert!(run.join("RESULT").exists());
+    let mut launcher = Inline::new(&source, options());
+    let done = coordinator::run(&target, &source.archive, &options(), &mut launcher, &PACE).unwrap();
+    assert_eq!(launcher.calls, [1, 2]);
+    check(&source, &target, &done, Moment::Latest, "fetched again");
+}

@@ -57,7 +57,8 @@ fn numbered(hits: &[Trap]) -> Vec<(Trap, usize)> {
     (0..hits.len()).map(|index| (hits[index], nth(index))).collect()
 }
 
-fn child_of(source: &Source, target: &Path, phase: u32, trap: Option<(Trap, usize)>) -> Command {
+/// A process that does what an order says; the trap kills it there.
+pub fn child_of(source: &Source, target: &Path, phase: u32, trap: Option<(Trap, usize)>) -> Command {
     let orders = json!({"directory": source.directory.path(), "target": target, "phase": phase});
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["kills::child", "--exact", "--quiet", "--nocapture"]).stdin(Stdio::null()).stdout(Stdio::null());

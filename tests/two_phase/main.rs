@@ -5,6 +5,7 @@ mod command;
 #[path = "../common/mod.rs"]
 mod common;
 mod compactions;
+mod endings;
 mod identity;
 mod kills;
 mod ownership;
