@@ -29,7 +29,7 @@ fn count(head: &Head) -> crate::error::Result<Head> {
     Ok(head)
 }
 
-fn sample() -> Head {
+pub(crate) fn sample() -> Head {
     let mut head = Head::new(Uuid::from_u128(5), first_timeline(), Uuid::from_u128(6));
     for number in 1..4 {
         head = count(&head).unwrap().committed(Uuid::from_u128(number), &head).unwrap();

@@ -178,6 +178,16 @@ impl Spec {
         }
     }
 
+    /// Reads a SPEC.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unsupported`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let spec: Spec = control::decode_within(READ, bytes, COMPACTION_FORMAT, SPEC_BYTES_MAX)?;
+        spec.check().map_err(|message| Error::new(ErrorKind::Corrupt, READ, message))?;
+        Ok(spec)
+    }
+
     fn check(&self) -> Result<(), &'static str> {
         if self.name.len() > COMPACTION_NAME_BYTES_MAX || names::compaction_spec(&self.name).is_err() {
             return Err("its name is none");
@@ -193,6 +203,10 @@ impl Spec {
         }
         if !(1..=SHARDS_MAX).contains(&self.shards) {
             return Err("its number of shards is out of bounds");
+        }
+        // As of a segment: another one can follow.
+        if self.end_sequence >= u64::MAX - 1 {
+            return Err("its last sequence number is out of bounds");
         }
         Ok(())
     }
@@ -226,6 +240,16 @@ impl Run {
 }
 
 impl End {
+    /// Reads an END.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unsupported`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let end: End = control::decode_within(READ, bytes, COMPACTION_FORMAT, END_BYTES_MAX)?;
+        end.spec.check().map_err(|message| Error::new(ErrorKind::Corrupt, READ, message))?;
+        Ok(end)
+    }
+
     /// Judges the results of all shards, in order.
     ///
     /// # Errors
@@ -258,6 +282,14 @@ impl End {
 }
 
 impl ShardResult {
+    /// Reads a result.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unsupported`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        control::decode_within(READ, bytes, COMPACTION_FORMAT, RESULT_BYTES_MAX)
+    }
+
     /// Makes sure that it is the result of that shard.
     ///
     /// # Errors
@@ -348,16 +380,14 @@ pub fn read(archive: &Archive, body: &CompactionBody) -> Result<Complete> {
     let bytes = archive.get_verified(&body.result, END_BYTES_MAX)?;
     let place = |error: Error| if error.path().is_some() { error } else { error.at(archive.place(&body.result.name)) };
     let corrupt = |message: &str| place(Error::new(ErrorKind::Corrupt, READ, message));
-    let end: End = control::decode_within(READ, &bytes, COMPACTION_FORMAT, END_BYTES_MAX).map_err(place)?;
-    end.spec.check().map_err(corrupt)?;
+    let end = End::from_bytes(&bytes).map_err(place)?;
     if end.spec.body(body.result.clone()) != *body || end.results.len() != end.spec.shards as usize {
         return Err(corrupt("it is another one than HEAD says"));
     }
     let mut results = Vec::new();
     for (shard, reference) in (1..).zip(&end.results) {
         let bytes = archive.get_verified(reference, RESULT_BYTES_MAX)?;
-        let result: ShardResult = control::decode_within(READ, &bytes, COMPACTION_FORMAT, RESULT_BYTES_MAX)
-            .map_err(|error| error.at(archive.place(&reference.name)))?;
+        let result = ShardResult::from_bytes(&bytes).map_err(|error| error.at(archive.place(&reference.name)))?;
         result.require(&end.spec, shard).map_err(place)?;
         results.push((reference.clone(), result));
     }
@@ -465,6 +495,9 @@ mod tests {
         }
         for log in ["", "x", "s3://key:secret@bucket"] {
             assert!(Spec { log: log.into(), ..spec(0, 1, 1) }.check().is_err(), "{log}");
+        }
+        for end_sequence in [u64::MAX - 1, u64::MAX] {
+            assert!(Spec { end_sequence, ..spec(0, 1, 1) }.check().is_err(), "{end_sequence}");
         }
     }
 }

@@ -30,6 +30,8 @@ pub mod fsck;
 pub mod group;
 mod handover;
 pub mod head;
+#[cfg(test)]
+mod hostile_tests;
 mod key_order;
 mod loads;
 mod local;
