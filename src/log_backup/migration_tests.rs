@@ -273,3 +273,12 @@ fn taking_layers_is_merging_their_bases() {
         assert_eq!(migrations.merged().unwrap(), expected, "{seed}");
     }
 }
+
+#[test]
+fn a_floor_never_falls() {
+    let mut migrations = Migrations::default();
+    for (segment, floor) in [(3, 3), (5, 5), (4, 5), (0, 5), (6, 6)] {
+        migrations.raise_floor(Uuid::from_u128(9), segment);
+        assert_eq!(migrations.merged().unwrap().floors[&Uuid::from_u128(9)], floor);
+    }
+}

@@ -264,3 +264,15 @@ fn a_damaged_object_is_seen_and_leaves_no_file() {
     fetch(&archive, &manifest, target.path()).unwrap();
     assert_eq!(contents(target.path()), contents(directory.path()));
 }
+
+#[test]
+fn a_file_of_that_length_that_is_another_is_fetched_again() {
+    let (archive, _, directory) = ready();
+    let (manifest, _) = store(&archive, directory.path(), 1, None).unwrap();
+    let target = tempfile::tempdir().unwrap();
+    for file in FILES {
+        std::fs::write(target.path().join(file), format!("contentz of {file}")).unwrap();
+    }
+    fetch(&archive, &manifest, target.path()).unwrap();
+    assert_eq!(contents(target.path()), contents(directory.path()));
+}

@@ -7,7 +7,7 @@ use morphkv::ErrorKind;
 use morphkv::encoding::{EncodingId, Natural};
 use morphkv::log_backup::group::{GROUP_BYTES_MAX, GroupReference};
 use morphkv::log_backup::head::{Cause, Head, LogPosition, Parent, Timeline};
-use morphkv::log_backup::migration::{Body, CompactionBody, Key, SnapshotBody};
+use morphkv::log_backup::migration::{Body, CompactionBody, IngestedBody, Key, SnapshotBody};
 use morphkv::log_backup::names::{self, ContentHash, ObjectReference};
 use morphkv::log_backup::needed::{Extent, Until, doomed, needed};
 use morphkv::log_backup::overview;
@@ -340,4 +340,27 @@ fn a_base_after_the_place_that_a_timeline_goes_on_from_is_none_of_its_bases() {
     let (head, extents) = restored_from_the_middle(&[]);
     let live = head.migrations.merged().unwrap();
     assert_eq!(needed(&head, &live, &extents, Until::Time(9)).unwrap(), None);
+}
+
+/// Its frame comes after the number that it is known by.
+#[test]
+fn a_bulk_load_right_behind_the_base_is_needed() {
+    let mut world = World::new();
+    world.put(12);
+    world.snapshot();
+    let newest = world.plan(None, Moment::Latest).unwrap();
+    let (timeline, next) = (newest.timeline, newest.snapshot.next_segment);
+    let load = |number: u128, sequence: u64| {
+        let name = names::data(ContentHash(number), Uuid::from_u128(number));
+        let list = ObjectReference { name, size: 1, hash: ContentHash(number) };
+        (Key::Ingested(Uuid::from_u128(number)), Body::Ingested(IngestedBody { list, timeline, sequence }))
+    };
+    let base = newest.snapshot.sequence;
+    let all = [load(1, base - 1), load(2, base), load(3, base + 1)];
+    let mut head = world.head();
+    head.migrations.append(all.clone()).unwrap();
+    let live = head.migrations.merged().unwrap();
+    let extent = Extent { first: 0, end: next + 2, resume: next + 1, resolved: u64::MAX };
+    let found = needed(&head, &live, &BTreeMap::from([(timeline, extent)]), Until::Latest).unwrap().unwrap();
+    assert_eq!(all.map(|(key, _)| found.keys.contains(&key)), [false, true, true]);
 }

@@ -6,6 +6,7 @@ mod command;
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
+mod forged;
 #[path = "../restore/history.rs"]
 mod history;
 mod kills;

@@ -359,3 +359,20 @@ fn an_archive_has_one_database_and_a_database_one_archive() {
     Shipper::new(engine.clone(), second.clone(), ship_options()).ship_once().unwrap();
     assert_shipped(&second, &engine);
 }
+
+/// The next start compares the last write that was shipped with the log: without its WAL file there would be a gap.
+#[test]
+fn the_file_of_the_last_write_shipped_is_kept() {
+    let bench = Bench::in_memory();
+    let engine = attached(&bench);
+    write(&engine, "shipped");
+    engine.flush().unwrap();
+    engine.close().unwrap();
+    for _ in 0..2 {
+        let engine = bench.open();
+        let pass = bench.shipper(&engine).ship_once().unwrap();
+        assert_eq!(pass.begun, []);
+        assert_shipped(&bench.archive, &engine);
+        engine.close().unwrap();
+    }
+}

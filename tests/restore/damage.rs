@@ -4,7 +4,7 @@ use crate::common::figures::{Figures, scale};
 use crate::common::options;
 use crate::history::history;
 use crate::source::{Source, State};
-use crate::source::{all_of, request};
+use crate::source::{all_of, forged, request};
 use morphkv::encoding::{Hierarchical, Natural};
 use morphkv::log_backup::names;
 use morphkv::restore::moment::Moment;
@@ -180,4 +180,28 @@ fn a_damaged_state_of_a_restore_is_an_error_and_keeps_the_place_closed() {
     }
     restore::go_on(&target, &source.archive, &options()).unwrap();
     assert!(all_of(&target).0 == expected.content);
+}
+
+/// Exchanged after the restore was planned. Nothing but the chain of hashes tells of it.
+#[test]
+fn a_segment_of_another_history_is_seen() {
+    let mut exchanged = 0;
+    for seed in 0..3 {
+        let (source, _) = history(1000 + seed, 40);
+        let expected = source.states.last().unwrap().clone();
+        let target = source.directory.path().join("target");
+        for (index, path) in segments(&source, &expected).iter().enumerate() {
+            let good = std::fs::read(path).unwrap();
+            let Some(other) = forged(&good) else { continue };
+            let what = format!("seed {seed}: segment {index} of the plan");
+            restore::start(&target, &source.archive, &request(Moment::Time(expected.time)), &options()).unwrap();
+            std::fs::write(path, other).unwrap();
+            let error = restore::go_on(&target, &source.archive, &options()).map(drop).expect_err(&what);
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error:?}");
+            std::fs::write(path, good).unwrap();
+            restore::abort(&target, &options()).unwrap();
+            exchanged += 1;
+        }
+    }
+    assert!(exchanged > 10, "{exchanged}");
 }

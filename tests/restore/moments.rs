@@ -5,9 +5,12 @@ use crate::common::options;
 use crate::history::{Random, history};
 use crate::source::{Source, check, request};
 use morphkv::encoding::{Hierarchical, KeyEncoding, Natural};
+use morphkv::log_backup::shipper::{ShipOptions, Shipper};
+use morphkv::log_backup::{commit, pin};
 use morphkv::restore;
 use morphkv::restore::moment::Moment;
 use morphkv::restore::plan::Unreachable;
+use morphkv::testing::{RealVfs, Trap, TrapAction, TrapPlan};
 use morphkv::{ErrorKind, Options};
 use std::error::Error as _;
 use std::sync::Arc;
@@ -97,4 +100,53 @@ fn any_moment_of_random_histories() {
     });
     figures.with("histories", histories).with("moments restored and compared", restored).with("wrong", 0).print();
     assert!(restored >= 1000);
+}
+
+/// A drill must never ship into the log that it came from.
+#[test]
+fn a_restored_copy_is_attached_to_nothing() {
+    let mut source = Source::new(Arc::new(Natural));
+    source.put("/key", "1");
+    source.snapshot();
+    source.put("/key", "2");
+    source.ship(None);
+    let target = source.directory.path().join("target");
+    restore::run(&target, &source.archive, &request(Moment::Latest), &options()).unwrap();
+    assert!(source.path.join("LOG_BACKUP").exists() && !target.join("LOG_BACKUP").exists());
+    let engine = morphkv::Engine::open(&target, options()).unwrap();
+    let mut shipper = Shipper::new(engine.clone(), source.archive.clone(), ShipOptions::default());
+    assert_eq!(shipper.ship_once().unwrap_err().kind(), ErrorKind::Refused);
+}
+
+/// A truncation sees whoever reads, from which HEAD on, and no longer than that.
+#[test]
+fn what_a_restore_reads_is_pinned_while_it_is_read() {
+    let mut source = Source::new(Arc::new(Natural));
+    source.put("/key", "1");
+    source.snapshot();
+    source.put("/key", "2");
+    source.ship(None);
+    let generation = commit::load(&source.archive).unwrap().head.generation;
+    for trap in [Trap::RestoreFetching, Trap::RestoreSegmentRead] {
+        let (target, pause) = (source.directory.path().join("target"), source.directory.path().join(trap.name()));
+        let plan = TrapPlan::new().with(trap, 1, TrapAction::Pause(pause.clone()));
+        let pausing = options().vfs(Arc::new(RealVfs::with_traps(Arc::new(plan))));
+        std::thread::scope(|scope| {
+            let work = || restore::run(&target, &source.archive, &request(Moment::Latest), &pausing);
+            let restoring = scope.spawn(work);
+            while !pause.exists() {
+                assert!(!restoring.is_finished(), "it never came to {}", trap.name());
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            let pins = pin::list(&source.archive).unwrap();
+            std::fs::remove_file(&pause).unwrap();
+            restoring.join().unwrap().unwrap();
+            let held: Vec<_> = pins.iter().filter_map(|pin| pin.contents.as_ref()).collect();
+            let held: Vec<_> = held.iter().map(|pin| (pin.purpose.as_str(), pin.generation)).collect();
+            assert_eq!(held, [("restore", Some(generation))], "{}", trap.name());
+        });
+        assert_eq!(pin::list(&source.archive).unwrap(), [], "a pin is left");
+        morphkv::Engine::destroy(&target, Options::new()).unwrap();
+        restore::abort(&target, &Options::new()).unwrap();
+    }
 }

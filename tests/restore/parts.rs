@@ -87,6 +87,35 @@ fn what_was_noted_is_not_done_again_and_what_was_not_is() {
     }
 }
 
+/// Parts that end within segments, and hold several of them: a position that is durable speaks of nothing that is not.
+#[test]
+fn what_was_noted_is_in_wherever_a_part_ends() {
+    let source = counted(3);
+    let expected = source.states.last().unwrap();
+    let target = source.directory.path().join("target");
+    let mut restores = 0;
+    for memory_bytes in [400, 700, 1300] {
+        let (whole, plan) = watched(TrapPlan::new(), memory_bytes);
+        check(&source, Moment::Latest, whole, expected, "at once");
+        let parts = count(&plan, Trap::RestorePartNoted);
+        assert!(parts >= 3, "{parts} parts of {memory_bytes} bytes of memory");
+        let ends = (1..=parts).flat_map(|nth| [(nth, Trap::RestorePartTaken), (nth, Trap::RestorePartNoted)]);
+        for (nth, trap) in ends {
+            let what = format!("{memory_bytes} bytes of memory, part {nth} of {parts}, {}", trap.name());
+            let failing = TrapPlan::new().with(trap, nth as u32, TrapAction::Error(ErrorKind::Io));
+            let (options, _) = watched(failing, memory_bytes);
+            restore::run(&target, &source.archive, &request(Moment::Latest), &options).unwrap_err();
+            let (again, _) = watched(TrapPlan::new(), memory_bytes);
+            restore::run(&target, &source.archive, &request(Moment::Latest), &again).unwrap();
+            assert!(all_of(&target) == (expected.content.clone(), expected.internal.clone()), "{what}");
+            morphkv::Engine::destroy(&target, Options::new()).unwrap();
+            restore::abort(&target, &Options::new()).unwrap();
+            restores += 1;
+        }
+    }
+    assert!(restores > 15, "{restores}");
+}
+
 #[test]
 fn a_part_of_several_files() {
     let mut source = Source::new(Arc::new(Natural));

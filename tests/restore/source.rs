@@ -8,7 +8,8 @@ use morphkv::log_backup::group::{GroupFile, GroupReference};
 use morphkv::log_backup::head::{Cause, LogPosition, Parent, Timeline};
 use morphkv::log_backup::names::{self, ContentHash, ObjectReference};
 use morphkv::log_backup::pin::{Pin, PinRequest, TTL};
-use morphkv::log_backup::segment::{SegmentStart, SegmentWriter, Trailer};
+use morphkv::log_backup::segment::{Payload, SegmentStart, SegmentWriter, Trailer};
+use morphkv::log_backup::segment_reader::SegmentReader;
 use morphkv::log_backup::snapshot_format::{Manifest, SnapshotPlace};
 use morphkv::log_backup::snapshot_transfer::store_snapshot;
 use morphkv::log_backup::transfer::{hash_file, put_file};
@@ -378,4 +379,28 @@ pub fn check(source: &Source, moment: Moment, options: Options, expected: &State
     Engine::destroy(&target, Options::new()).unwrap();
     assert!(restore::abort(&target, &Options::new()).unwrap());
     found
+}
+
+/// A segment as another history would have it at that name: all its checksums fit, and where its first write differs the
+/// chain of hashes goes another way. `None`: it has no write.
+pub fn forged(segment: &[u8]) -> Option<Vec<u8>> {
+    let mut reader = SegmentReader::new(segment).unwrap();
+    let (start, trailer) = (reader.header().start.clone(), *reader.trailer());
+    let (mut writer, mut differs) = (SegmentWriter::new(start).unwrap(), false);
+    for frame in reader.by_ref().map(Result::unwrap) {
+        match frame.payload {
+            Payload::Batch(mut batch) => {
+                if !std::mem::replace(&mut differs, true) {
+                    *batch.last_mut().unwrap() ^= 1;
+                }
+                writer.push_batch(frame.first_sequence, frame.time, frame.operations, &batch).unwrap();
+            }
+            Payload::Group(group) => {
+                writer.push_group(frame.first_sequence, frame.time, frame.operations, &group).unwrap();
+            }
+        }
+    }
+    let made = writer.finish(trailer.resolved, trailer.successor).unwrap();
+    assert_eq!(differs, made.trailer.chain != trailer.chain);
+    differs.then_some(made.bytes.to_vec())
 }
