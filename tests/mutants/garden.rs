@@ -9,12 +9,28 @@ use std::time::{Duration, Instant};
 
 /// What the library and its tests are built from.
 const COPIED: [&str; 7] = ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", ".cargo", "src", "tests", "benches"];
-/// A test that runs longer hangs.
+/// Tests that run longer, each on average, hang.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a garden is laid out for.
+pub struct Ground {
+    /// Its folder in the target directory.
+    pub folder: &'static str,
+    /// The features that it is built with.
+    pub features: &'static str,
+    /// Whether its tests start the command line, which cargo would else build for every test.
+    pub command_line: bool,
+}
+
+/// The engine without the log backup, which is a third of the source.
+pub const ENGINE: Ground = Ground { folder: "mutants", features: "traps", command_line: false };
+/// All of it: the tests of the archive and of the restore ask for the command line.
+pub const ARCHIVE: Ground = Ground { folder: "mutants-archive", features: "cli,traps", command_line: true };
 
 pub struct Garden {
     tree: PathBuf,
     target: PathBuf,
+    features: &'static str,
     /// Nobody else builds here meanwhile.
     _lock: std::fs::File,
 }
@@ -28,31 +44,17 @@ pub struct Outcome {
 
 impl Garden {
     /// Copies the source with all the defects in it.
-    pub fn new(defects: &[&Defect]) -> Garden {
-        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("mutants");
+    pub fn new(ground: &Ground, defects: &[&Defect]) -> Garden {
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join(ground.folder);
         std::fs::create_dir_all(&home).unwrap();
         let lock = std::fs::File::create(home.join("lock")).unwrap();
         lock.lock().unwrap();
-        let garden = Garden { tree: home.join("tree"), target: home.join("target"), _lock: lock };
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut files = BTreeMap::new();
-        COPIED.iter().for_each(|name| collect(root, &root.join(name), &mut files));
-        for edit in defects.iter().flat_map(|defect| &defect.edits) {
-            assert!(files.contains_key(Path::new(edit.file)), "there is no file {}", edit.file);
+        let features = ground.features;
+        let garden = Garden { tree: home.join("tree"), target: home.join("target"), features, _lock: lock };
+        let mut files = planted(defects);
+        if !ground.command_line {
+            leave_the_binary_out(&mut files);
         }
-        leave_the_binary_out(&mut files);
-        let mut wrong = Vec::new();
-        for (path, bytes) in &mut files {
-            let name = path.to_str().unwrap().to_owned();
-            if name.starts_with("src/") {
-                let text = String::from_utf8(std::mem::take(bytes)).unwrap();
-                match plant(&name, &text, defects) {
-                    Ok(planted) => *bytes = planted.into_bytes(),
-                    Err(error) => wrong.push(error),
-                }
-            }
-        }
-        assert!(wrong.is_empty(), "the table of defects does not fit the source:\n{}", wrong.join("\n"));
         files.get_mut(Path::new("src/lib.rs")).unwrap().extend_from_slice(b"\nmod planted;\n");
         files.insert("src/planted.rs".into(), MODULE.into());
         garden.write(&files);
@@ -97,8 +99,7 @@ impl Garden {
     pub fn build(&self, binaries: &BTreeSet<&str>) -> BTreeMap<String, PathBuf> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
-        // No defect is planted into the log backup, which is a third of the source.
-        build.args(["test", "--no-run", "--locked", "--offline", "--features", "traps"]);
+        build.args(["test", "--no-run", "--locked", "--offline", "--features", self.features]);
         build.args(["--message-format", "json-render-diagnostics", "--target-dir"]).arg(&self.target);
         // Nobody looks for the line of a planted defect, and each test runs for a moment: it is the build that takes long.
         build.args(["--config", "profile.dev.package.morphkv.debug=false"]);
@@ -126,7 +127,8 @@ impl Garden {
     pub fn run(&self, binary: &Path, tests: &[&str], awake: &[&str]) -> Result<Outcome, String> {
         let began = Instant::now();
         let mut command = Command::new("timeout");
-        command.args(["--foreground", "--kill-after=5", &PATIENCE.as_secs().to_string()]).arg(binary);
+        let patience = PATIENCE.as_secs() * tests.len() as u64;
+        command.args(["--foreground", "--kill-after=5", &patience.to_string()]).arg(binary);
         command.args(["--exact", "--test-threads=1"]).args(tests);
         clean(&mut command);
         // A snapshot that differs is an error, and is not written anywhere.
@@ -138,6 +140,44 @@ impl Garden {
         }
         Ok(Outcome { passed, failed, seconds: began.elapsed().as_secs_f64() })
     }
+}
+
+/// The source with all defects in it, all asleep.
+pub fn planted(defects: &[&Defect]) -> BTreeMap<PathBuf, Vec<u8>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = BTreeMap::new();
+    COPIED.iter().for_each(|name| collect(root, &root.join(name), &mut files));
+    for edit in defects.iter().flat_map(|defect| &defect.edits) {
+        assert!(files.contains_key(Path::new(edit.file)), "there is no file {}", edit.file);
+    }
+    let mut wrong = Vec::new();
+    for (path, bytes) in &mut files {
+        let name = path.to_str().unwrap().to_owned();
+        if name.starts_with("src/") {
+            let text = String::from_utf8(std::mem::take(bytes)).unwrap();
+            match plant(&name, &text, defects) {
+                Ok(planted) => *bytes = planted.into_bytes(),
+                Err(error) => wrong.push(error),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "the table of defects does not fit the source:\n{}", wrong.join("\n"));
+    files
+}
+
+/// Tests that the tables name, and that do not stand where they say.
+pub fn missing_tests<'t>(tests: impl IntoIterator<Item = &'t str>) -> Vec<&'t str> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = BTreeMap::new();
+    ["src", "tests"].iter().for_each(|name| collect(root, &root.join(name), &mut files));
+    let stands = |test: &&str| {
+        let (binary, path) = test.split_once("::").unwrap();
+        let function = format!("fn {}(", path.rsplit("::").next().unwrap());
+        let folder = if binary == "unit" { "src/".to_owned() } else { format!("tests/{binary}") };
+        let own = files.iter().filter(|(path, _)| path.to_str().unwrap().starts_with(&folder));
+        own.into_iter().any(|(_, bytes)| String::from_utf8_lossy(bytes).contains(&function))
+    };
+    tests.into_iter().filter(|test| !stands(test)).collect()
 }
 
 /// Cargo would build the command line for every test.
@@ -171,6 +211,10 @@ fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
     for line in messages.lines() {
         let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else { continue };
         let Some(executable) = message["executable"].as_str() else { continue };
+        // The command line comes with the tests that start it.
+        if message["target"]["kind"][0] == "bin" {
+            continue;
+        }
         let library = message["target"]["kind"][0] == "lib";
         let name = if library { "unit" } else { message["target"]["name"].as_str().unwrap() };
         found.insert(name.to_owned(), executable.into());
@@ -232,6 +276,7 @@ mod tests {
     fn test_binaries_are_known_by_name() {
         let messages = r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"morphkv"},"executable":"/a"}
 {"reason":"compiler-artifact","target":{"kind":["lib"],"name":"rocksdb"},"executable":null}
+{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"morphkv"},"executable":"/c"}
 {"reason":"compiler-artifact","target":{"kind":["test"],"name":"crash"},"executable":"/b"}
 {"reason":"build-finished","success":true}"#;
         let found = executables(messages);

@@ -7,7 +7,11 @@
 //!
 //! A defect that no test can see because another step covers for it stands in [`redundant`], with that step; there the
 //! tests must pass with the defect alone, and fail together with those of its line.
+//!
+//! There are two tables: that of the engine, and that of the archive and the restore ([`archive`], [`restore`]), whose tests
+//! take long. The second one is worked in the large size; in the small one it is made sure that it fits the source.
 
+mod archive;
 #[path = "../common/mod.rs"]
 mod common;
 mod conversion;
@@ -17,9 +21,10 @@ mod garden;
 mod place;
 mod plant;
 mod redundant;
+mod restore;
 
-use common::figures::Figures;
-use garden::Garden;
+use common::figures::{Figures, torture};
+use garden::{Garden, Ground};
 use plant::Defect;
 use redundant::Redundant;
 use serde_json::json;
@@ -101,16 +106,38 @@ impl Lab {
     }
 }
 
-#[test]
-fn every_planted_defect_is_found() {
-    let figures = Figures::new("mutants-code");
-    let (defects, redundant) = (defects(), redundant::defects());
+fn all<'d>(defects: &'d [Defect], redundant: &'d [Redundant]) -> Vec<&'d Defect> {
     let planted: Vec<_> = defects.iter().chain(redundant.iter().map(|row| &row.defect)).collect();
     let names: BTreeSet<_> = planted.iter().map(|defect| defect.name).collect();
     assert_eq!(names.len(), planted.len(), "a name stands twice in the table");
+    planted
+}
+
+#[test]
+fn every_planted_defect_is_found() {
+    examine("mutants-code", &garden::ENGINE, defects(), redundant::defects());
+}
+
+#[test]
+fn every_planted_defect_of_the_archive_and_the_restore_is_found() {
+    let defects: Vec<_> = [archive::defects(), restore::defects()].into_iter().flatten().collect();
+    let redundant = redundant::of_the_archive();
+    if torture() {
+        return examine("mutants-archive", &garden::ARCHIVE, defects, redundant);
+    }
+    let planted = all(&defects, &redundant);
+    garden::planted(&planted);
+    let tests = planted.iter().flat_map(|defect| defect.found_by).copied();
+    assert_eq!(garden::missing_tests(tests), [""; 0], "tests that the table names are gone");
+    println!("{} defects fit the source; make torture wakes each of them", planted.len());
+}
+
+fn examine(check: &'static str, ground: &Ground, defects: Vec<Defect>, redundant: Vec<Redundant>) {
+    let figures = Figures::new(check);
+    let planted = all(&defects, &redundant);
     let trials = trials(&defects, &redundant);
     let began = Instant::now();
-    let garden = Garden::new(&planted);
+    let garden = Garden::new(ground, &planted);
     let executables = garden.build(&by_binary(trials.iter().flat_map(|trial| trial.tests)).into_keys().collect());
     let lab = Lab { garden, executables };
     let build_seconds = began.elapsed().as_secs_f64();

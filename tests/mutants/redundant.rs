@@ -41,3 +41,29 @@ pub fn defects() -> Vec<Redundant> {
         },
     ]
 }
+
+/// Those of the archive and of the restore.
+pub fn of_the_archive() -> Vec<Redundant> {
+    vec![
+        Redundant {
+            defect: defect("a frame is as long as it says")
+                .edit(
+                    "src/log_backup/segment_reader.rs",
+                    "needed > room || parsed.payload_bytes > PAYLOAD_BYTES_MAX",
+                    "false",
+                )
+                .found_by(&["unit::log_backup::segment_tests::a_bomb_costs_no_more_than_it_is_long"]),
+            together_with: &[],
+            covered_by: "the payload grows as bytes come and not as its length says, its checksum is compared, and all frames \
+                     together must be as long as the header says",
+        },
+        Redundant {
+            defect: defect("what is in the base snapshot is applied again")
+                .edit("src/restore/apply.rs", "frame.first_sequence <= skip", "false")
+                .found_by(&["restore::moments::a_base_and_its_log_come_back_at_the_latest_moment_and_at_one_before"]),
+            together_with: &[],
+            covered_by: "every operation sets what it touches, so what is done again in the order of the log, up to where the \
+                     snapshot ends, changes nothing",
+        },
+    ]
+}

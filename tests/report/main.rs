@@ -11,7 +11,7 @@ use page::{Check, page};
 use serde_json::Value;
 
 /// Every check, in the order of the page: its name, and what it does in one line.
-const CHECKS: [(&str, &str); 18] = [
+const CHECKS: [(&str, &str); 19] = [
     ("crash-states", "every disk that a power cut can leave, built and opened; then crashed again inside recovery"),
     ("kills", "a child killed after each file operation of each change"),
     ("trap-kills", "a child killed at each trap of each change, and again inside recovery"),
@@ -30,6 +30,7 @@ const CHECKS: [(&str, &str); 18] = [
     ("resume", "a conversion killed at each tenth, and gone on with"),
     ("mutants-order", "each sync dropped, each pair of steps swapped, in the recorded order"),
     ("mutants-code", "defects planted in the source"),
+    ("mutants-archive", "defects planted in the source of the archive and of the restore"),
 ];
 
 fn read(name: &str) -> Option<Value> {
