@@ -6,7 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 use morphkv_fuzz::error::{Error, ErrorKind, Result};
 use morphkv_fuzz::fs::{Space, Stat, Vfs};
-use morphkv_fuzz::rocks::batch_decoder::{Batch, Operation, frame_operations};
+use morphkv_fuzz::rocks::batch_decoder::{Batch, Operation};
 use morphkv_fuzz::rocks::wal::{Next, Position, WalReader};
 use std::path::Path;
 
@@ -39,7 +39,7 @@ fn read(reader: &mut WalReader, files: &Files) -> Vec<(u64, Vec<u8>)> {
     let mut records = Vec::new();
     loop {
         let (expected, before) = (reader.expected(), reader.position());
-        match reader.next(files, |_| false) {
+        match reader.next_within(files, u64::MAX, |_| false) {
             Ok(Next::Record(record)) => {
                 assert!(expected.is_none_or(|expected| expected == record.sequence) && before < record.end);
                 records.push((record.sequence, record.batch.to_vec()));
@@ -65,9 +65,13 @@ fn decode(records: &[(u64, Vec<u8>)]) {
             let frame = frame.expect("its operations were decoded");
             assert_eq!(frame.bytes.start, at);
             at = frame.bytes.end;
-            let part = frame_operations(&bytes[frame.bytes], frame.operations);
-            again.extend(part.map(|operation| operation.expect("it was decoded")));
+            let mut part = frame.sequence.to_le_bytes().to_vec();
+            part.extend_from_slice(&frame.operations.to_le_bytes());
+            part.extend_from_slice(&bytes[frame.bytes]);
+            let part = Batch::new(&part).expect("it has a header").operations();
+            again.extend(part.map(|operation| format!("{:?}", operation.expect("it was decoded"))));
         }
+        let operations: Vec<_> = operations.iter().map(|operation| format!("{operation:?}")).collect();
         assert_eq!((at, again), (bytes.len(), operations));
     }
 }

@@ -43,9 +43,11 @@ pub mod rocks {
 #[path = "../../src/log_backup"]
 pub mod log_backup {
     pub mod group;
+    mod key_order;
     pub mod migration;
     pub mod names;
     pub mod net_effect;
     pub mod segment;
     pub mod segment_reader;
+    pub mod stretch;
 }
