@@ -204,10 +204,6 @@ impl Spec {
         if !(1..=SHARDS_MAX).contains(&self.shards) {
             return Err("its number of shards is out of bounds");
         }
-        // As of a segment: another one can follow.
-        if self.end_sequence >= u64::MAX - 1 {
-            return Err("its last sequence number is out of bounds");
-        }
         Ok(())
     }
 }
