@@ -9,6 +9,8 @@ mod faults;
 #[path = "../restore/history.rs"]
 mod history;
 mod kills;
+mod pauses;
+mod resumed;
 mod runs;
 mod shipped;
 #[path = "../restore/source.rs"]
