@@ -242,10 +242,16 @@ mod armed {
         CompactPartWritten = "morphkv-trap-compact-part-written",
         /// compact: a part of a shard is stored, and nothing refers to it.
         CompactPartStored = "morphkv-trap-compact-part-stored",
+        /// compact: all parts of a stretch are stored, and there is no note of it.
+        CompactNoteBefore = "morphkv-trap-compact-note-before",
+        /// compact: how far a shard has come is noted.
+        CompactNoteAfter = "morphkv-trap-compact-note-after",
         /// compact: before the result of a shard is made.
         CompactResultBefore = "morphkv-trap-compact-result-before",
         /// compact: the result of a shard stands.
         CompactResultAfter = "morphkv-trap-compact-result-after",
+        /// compact: the notes of how far a shard had come are gone, since its result stands.
+        CompactNotesRemoved = "morphkv-trap-compact-notes-removed",
         /// compact: its end stands, and HEAD does not know of it.
         CompactEnded = "morphkv-trap-compact-ended",
         /// compact: HEAD knows it.

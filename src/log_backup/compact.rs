@@ -3,13 +3,14 @@
 //! | step | after a crash here |
 //! |---|---|
 //! | SPEC is made, or found | the next worker finds it |
-//! | the segments of the shard are read, their net effect is stored, part by part | files that nothing refers to; the next attempt stores its own |
+//! | the segments of the shard are read, their net effect is stored, part by part | the next attempt goes on where this one had come to (`progress.rs`) |
 //! | the shard's result is made | the next attempt at it finds it |
 //! | who finds all results makes END | the next worker of any shard makes it |
 //! | a complete one is committed to HEAD | the next worker of any shard commits it |
 //!
 //! Invariants: SPEC, a result and END are each made once, by whoever is first, and never replaced; two attempts at one shard
-//! harm nobody: the second to end throws its own files away. What cannot be read now or later makes the shard fail, and the
+//! harm nobody: the second to end throws its own files away. Before a result is made, or known to HEAD, the store is asked whether
+//! the pin still stands: what was stored under a pin that does not may have been swept. What cannot be read now or later makes the shard fail, and the
 //! compaction with it once all shards have ended; what may be mended is an error of this attempt alone.
 
 use crate::engine::Options;
@@ -28,6 +29,7 @@ use crate::log_backup::migration::{Body, COMPACTION_NAME_BYTES_MAX, Key};
 use crate::log_backup::names::{self, ObjectReference};
 pub use crate::log_backup::needed::Until;
 use crate::log_backup::pin::{Pin, PinRequest, TTL};
+use crate::log_backup::progress::{self, Reached};
 use crate::log_backup::shard::{Shard, Stop, Storing};
 use crate::log_backup::tail::{self, Ends};
 use crate::log_backup::timelines::floor_of;
@@ -42,6 +44,9 @@ const STEP: &str = "compact the log";
 
 /// The memory that the net effect of a part may take.
 pub const PART_BYTES: usize = 128 << 20;
+/// How many segments a stretch has at least: what a worker that is killed has done in vain is no more than a stretch, or an
+/// eighth of its shard.
+pub const STRETCH_SEGMENTS: u64 = 16;
 
 /// What a worker is to do.
 #[derive(Debug, Clone)]
@@ -58,6 +63,8 @@ pub struct Request {
     pub scratch: PathBuf,
     /// The memory of a part: [`PART_BYTES`].
     pub part_bytes: usize,
+    /// How many segments a stretch has at least: [`STRETCH_SEGMENTS`].
+    pub stretch_segments: u64,
 }
 
 /// Where a compaction stands.
@@ -81,6 +88,10 @@ pub struct Report {
     pub compaction: Uuid,
     /// Its name.
     pub name: String,
+    /// The archive with the log: a canonical URL.
+    pub archive: String,
+    /// Where the compaction stands: that archive, or the other one that was asked for. A restore is told of another one.
+    pub at: String,
     /// The timeline.
     pub timeline: Uuid,
     /// Its first segment.
@@ -97,6 +108,8 @@ pub struct Report {
     pub shard_end_segment: u64,
     /// Whether somebody had done the shard before.
     pub was_done: bool,
+    /// How many segments of the shard an earlier attempt had done, which did not end.
+    pub taken_over: u64,
     /// Why the shard has failed; `None`: it is ok.
     pub failure: Option<String>,
     /// Parts of the shard.
@@ -142,11 +155,10 @@ pub fn compact_into(archive: &Archive, out: &Archive, request: &Request, options
     trap!(vfs, CompactSpecified);
     let settings = SstOptions::new(&options.settings());
     let work = Work { archive, out, vfs, pin: &pin, spec: &spec, request, settings };
-    let (result, was_done) = work.shard()?;
+    let (result, was_done, taken_over) = work.shard()?;
     let (state, compaction_failure) = work.end()?;
-    let (mut report, run) = (report_of(&spec, request, was_done, state), result.outcome);
-    report.compaction_failure = compaction_failure;
-    match run {
+    let mut report = Report { was_done, taken_over, compaction_failure, ..work.report(state) };
+    match result.outcome {
         Outcome::Failed { kind, message } => report.failure = Some(format!("{kind}: {message}")),
         Outcome::Ok(run) => {
             report.parts = run.parts.len() as u64;
@@ -156,28 +168,6 @@ pub fn compact_into(archive: &Archive, out: &Archive, request: &Request, options
     }
     pin.release()?;
     Ok(report)
-}
-
-fn report_of(spec: &Spec, request: &Request, was_done: bool, state: State) -> Report {
-    let segments = spec.segments(request.shard);
-    Report {
-        compaction: spec.id,
-        name: spec.name.clone(),
-        timeline: spec.timeline,
-        first_segment: spec.first_segment,
-        end_segment: spec.end_segment,
-        shard: request.shard,
-        shards: spec.shards,
-        shard_first_segment: segments.start,
-        shard_end_segment: segments.end,
-        was_done,
-        failure: None,
-        parts: 0,
-        entries: 0,
-        bytes: 0,
-        state,
-        compaction_failure: None,
-    }
 }
 
 impl Request {
@@ -311,10 +301,38 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// The result of the shard, and whether it was there.
-    fn shard(&self) -> Result<(ShardResult, bool)> {
-        if let Some((_, found)) = self.result(self.request.shard)? {
-            return Ok((found, true));
+    /// Without what is known of the shard only when it has ended.
+    fn report(&self, state: State) -> Report {
+        let (spec, segments) = (self.spec, self.spec.segments(self.request.shard));
+        Report {
+            compaction: spec.id,
+            name: spec.name.clone(),
+            archive: self.archive.url().to_owned(),
+            at: self.out.url().to_owned(),
+            timeline: spec.timeline,
+            first_segment: spec.first_segment,
+            end_segment: spec.end_segment,
+            shard: self.request.shard,
+            shards: spec.shards,
+            shard_first_segment: segments.start,
+            shard_end_segment: segments.end,
+            was_done: false,
+            taken_over: 0,
+            failure: None,
+            parts: 0,
+            entries: 0,
+            bytes: 0,
+            state,
+            compaction_failure: None,
+        }
+    }
+
+    /// The result of the shard, whether it was there, and how many segments were taken over from an earlier attempt.
+    fn shard(&self) -> Result<(ShardResult, bool, u64)> {
+        let shard = self.request.shard;
+        if let Some((_, found)) = self.result(shard)? {
+            progress::remove(self.out, self.spec, shard);
+            return Ok((found, true, 0));
         }
         let work = Shard {
             archive: self.archive,
@@ -322,34 +340,53 @@ impl Work<'_> {
             vfs: &*self.vfs,
             pin: self.pin,
             spec: self.spec,
+            shard,
             scratch: &self.request.scratch,
             part_bytes: self.request.part_bytes,
+            stretch_segments: self.request.stretch_segments,
             options: &self.settings,
         };
-        let mut storing = Storing::new(&work);
-        let mut read = storing.segments(self.spec.segments(self.request.shard));
+        let mut storing = Storing::new(&work)?;
+        let taken_over = storing.noted_segments();
+        let outcome = self.read(&mut storing)?;
+        let (result, was_done) = self.put_result(outcome)?;
+        // Whatever it is, it is for ever.
+        match &result.outcome {
+            Outcome::Ok(run) => storing.throw_away(run),
+            Outcome::Failed { .. } => storing.throw_away(&Reached::nothing(self.spec, shard).run),
+        }
+        progress::remove(self.out, self.spec, shard);
+        trap!(self.vfs, CompactNotesRemoved);
+        Ok((result, was_done, taken_over))
+    }
+
+    fn read(&self, storing: &mut Storing<'_>) -> Result<Outcome> {
+        let mut read = storing.read();
         if let Err(Stop::Log(error)) = read {
             // What the store gave is not what it has, maybe; a second look decides, since it is for ever.
             tracing::warn!(%error, "a shard of a compaction is read again");
-            storing.throw_away();
-            storing = Storing::new(&work);
-            read = storing.segments(self.spec.segments(self.request.shard));
+            storing.back();
+            read = storing.read();
         }
-        let outcome = match read {
-            Ok(()) => Outcome::Ok(storing.run.clone()),
+        match read {
+            Ok(()) => Ok(Outcome::Ok(storing.run().clone())),
             Err(Stop::Log(error)) => {
-                storing.throw_away();
+                storing.back();
                 self.require_for_ever(&error)?;
-                Outcome::Failed { kind: error.kind().name().into(), message: error.to_string() }
+                Ok(Outcome::Failed { kind: error.kind().name().into(), message: error.to_string() })
             }
-            Err(Stop::Attempt(error)) => return Err(error),
-        };
+            Err(Stop::Attempt(error)) => Err(error),
+        }
+    }
+
+    /// The result that stands then, and whether somebody else has made it.
+    fn put_result(&self, outcome: Outcome) -> Result<(ShardResult, bool)> {
         let (compaction, shard) = (self.spec.id, self.request.shard);
         let result = ShardResult { format: COMPACTION_FORMAT, compaction, shard, outcome };
         let name = names::compaction_result(&self.spec.name, shard)?;
         let (bytes, _) = to_bytes(&name, &result, RESULT_BYTES_MAX)?;
         trap!(self.vfs, CompactResultBefore);
-        self.pin.check()?;
+        self.pin.confirm()?;
         match self.out.put_create(&name, bytes) {
             Ok(_) => {
                 trap!(self.vfs, CompactResultAfter);
@@ -358,7 +395,6 @@ impl Work<'_> {
             // Somebody else was at the same shard, and was faster.
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 let (_, found) = self.result(shard)?.ok_or(error)?;
-                storing.throw_away();
                 Ok((found, true))
             }
             Err(error) => Err(error),
@@ -389,7 +425,11 @@ impl Work<'_> {
         let mut results = Vec::new();
         for shard in 1..=self.spec.shards {
             self.pin.check()?;
-            let Some(found) = self.result(shard)? else { return Ok((State::Running, None)) };
+            let Some(found) = self.result(shard)? else {
+                // It is told that the shard is done: what it has stored must stand.
+                self.pin.confirm()?;
+                return Ok((State::Running, None));
+            };
             results.push(found);
         }
         let end = End::of(self.spec, &results)?;
@@ -408,7 +448,7 @@ impl Work<'_> {
         let (key, body) = (Key::Compaction(self.spec.id), Body::Compaction(self.spec.body(reference)));
         let mut known = false;
         commit(self.archive, |head| {
-            self.pin.check()?;
+            self.pin.confirm()?;
             let mut head = head.clone();
             let live = head.migrations.merged()?;
             known = live.entries.contains_key(&key);

@@ -49,6 +49,7 @@ pub mod pin;
 #[cfg(test)]
 mod pin_tests;
 pub mod probe;
+pub mod progress;
 mod referred;
 mod retention;
 pub mod runtime;

@@ -7,6 +7,7 @@
 //! v1/snapshots/<id>-<nonce>                     manifests of base snapshots; the one that HEAD names counts
 //! v1/compactions/<name>/SPEC                    what a compaction is of, made once; its name is used up for ever
 //! v1/compactions/<name>/results/<shard>         what came out of a shard, made once
+//! v1/compactions/<name>/progress/<shard>/<nonce> how far a shard had come; means nothing once it has a result
 //! v1/compactions/<name>/data/<hash>-<nonce>     files of it
 //! v1/compactions/<name>/END                     how it ended, made once; the one that HEAD names counts
 //! v1/gc/<id>                                    lists of doomed objects
@@ -161,6 +162,22 @@ pub fn compaction_result(name: &str, shard: u32) -> Result<ObjectName> {
     of_compaction(name, &format!("results/{shard:06}"))
 }
 
+/// How far a shard of a compaction has come; each note of it has a nonce of its own.
+///
+/// # Errors
+/// As [`compaction_spec`].
+pub fn compaction_progress(name: &str, shard: u32, nonce: Uuid) -> Result<ObjectName> {
+    of_compaction(name, &format!("progress/{shard:06}/{}", nonce.simple()))
+}
+
+/// Where the notes of how far a shard has come stand.
+///
+/// # Errors
+/// As [`compaction_spec`].
+pub fn compaction_progress_of(name: &str, shard: u32) -> Result<ObjectName> {
+    of_compaction(name, &format!("progress/{shard:06}"))
+}
+
 /// A file of a compaction; the nonce keeps the name from ever being used twice.
 ///
 /// # Errors
@@ -280,6 +297,10 @@ fn of_a_compaction(name: &ObjectName) -> Option<(Kind, ObjectName)> {
         None if rest == "SPEC" => return Some((Kind::CompactionSpec, compaction_spec(compaction).ok()?)),
         None => compaction_end(compaction),
         Some(("results", shard)) => compaction_result(compaction, shard.parse().ok()?),
+        Some(("progress", note)) => {
+            let (shard, nonce) = note.split_once('/')?;
+            compaction_progress(compaction, shard.parse().ok()?, Uuid::try_parse(nonce).ok()?)
+        }
         Some((_, file)) => {
             let (hash, nonce) = file.split_once('-')?;
             let hash = ContentHash::try_from(hash.to_owned()).ok()?;
@@ -375,6 +396,9 @@ mod tests {
         assert_eq!(compaction_spec("2026-01").unwrap().as_str(), "v1/compactions/2026-01/SPEC");
         assert_eq!(compaction_result("x", 7).unwrap().as_str(), "v1/compactions/x/results/000007");
         assert_eq!(compaction_end("x").unwrap().as_str(), "v1/compactions/x/END");
+        let note = compaction_progress("x", 7, id).unwrap();
+        assert_eq!(note.as_str(), "v1/compactions/x/progress/000007/00000000000000000000000000000007");
+        assert!(note.as_str().starts_with(compaction_progress_of("x", 7).unwrap().as_str()));
         let data = compaction_data("x", ContentHash::of(b""), id).unwrap();
         assert_eq!(data.as_str(), format!("v1/compactions/x/data/{hash}-00000000000000000000000000000007"));
         for name in ["", ".", "..", "a/b", "a b", "é"] {
@@ -397,6 +421,7 @@ mod tests {
             (gc(id), Kind::Gc),
             (compaction_spec("x").unwrap(), Kind::CompactionSpec),
             (compaction_result("x", 7).unwrap(), Kind::Compaction),
+            (compaction_progress("x", 7, nonce).unwrap(), Kind::Compaction),
             (compaction_data("x", ContentHash(5), nonce).unwrap(), Kind::Compaction),
             (compaction_end("x").unwrap(), Kind::Compaction),
             (pin(id), Kind::Pin(id)),

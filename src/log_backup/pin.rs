@@ -8,8 +8,10 @@
 //! Whether a pin is live is judged in the store's own time: the judge writes an object, *then* looks at the pins, and
 //! compares the times that the store gave to them. So a pin is never taken for older than it is, and no two hosts' clocks
 //! are compared. The holder counts by its own monotonic clock, from before each renewal was sent: it gives up no later than
-//! a judge can. A holder that finds its pin removed or changed, or cannot renew it in time, has lost it, for good: what it
-//! relies on may be deleted from then on.
+//! a judge can, if that clock runs. It stands still while a machine sleeps, or is frozen; so after each renewal the holder
+//! looks at the times that the store gave to it and to the one before: further apart than the time to live, a judge may have
+//! come between. A holder that finds its pin removed or changed, or renewed too late, has lost it, for good: what it relies
+//! on may be deleted from then on.
 
 use crate::control;
 use crate::error::{Error, ErrorKind, Result};
@@ -121,6 +123,8 @@ struct Shared {
 struct Written {
     contents: PinContents,
     version: Version,
+    /// When a version was written that was renewed, and it is not known when that was.
+    unsure_since: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -165,7 +169,7 @@ impl Pin {
             }
         };
         let state = Mutex::new(State { until, lost: None, ends: false });
-        let written = Mutex::new(Written { contents, version });
+        let written = Mutex::new(Written { contents, version, unsure_since: None });
         let (archive, ttl) = (archive.clone(), request.ttl);
         let shared = Arc::new(Shared { archive, name, id, ttl, written, state, wake: Condvar::new() });
         let mut pin = Pin { shared: Arc::clone(&shared), thread: None };
@@ -213,6 +217,21 @@ impl Pin {
     /// `Lost`, and from then on always.
     pub fn check(&self) -> Result<()> {
         self.shared.check()
+    }
+
+    /// As [`Pin::check`], but the store is asked, by a renewal: to be called before something is made that relies on what
+    /// was stored under this pin. A holder that stood still may not know how long, where its clock stood still too; whoever
+    /// swept what it has stored has removed its pin first.
+    ///
+    /// # Errors
+    /// `Lost`, and from then on always; `Io`: the store could not be asked.
+    pub fn confirm(&self) -> Result<()> {
+        self.check()?;
+        let mut written = self.shared.written.lock();
+        // The first may meet an earlier one whose answer never came.
+        let renewed = self.shared.write(&mut written).or_else(|_| self.shared.write(&mut written));
+        drop(written);
+        self.check().and(renewed)
     }
 
     /// Gives it back.
@@ -277,10 +296,18 @@ impl Shared {
 
     fn write(&self, written: &mut Written) -> Result<()> {
         let until = Instant::now() + self.ttl;
+        let before = self.modified()?;
+        let before = written.unsure_since.map_or(before, |since| since.min(before));
+        written.unsure_since = Some(before);
         written.contents.renewals += 1;
         match self.archive.compare_and_swap(&self.name, &written.version, encode(&written.contents)?) {
             Ok(version) => {
                 written.version = version;
+                let between = self.modified()?.saturating_sub(before).max(0).cast_unsigned();
+                written.unsure_since = None;
+                if Duration::from_micros(between) > self.ttl {
+                    self.lose("it was renewed too late");
+                }
                 self.state.lock().until = until;
                 Ok(())
             }
@@ -293,6 +320,15 @@ impl Shared {
                 Err(error)
             }
         }
+    }
+
+    /// When it was last written, in the store's time.
+    fn modified(&self) -> Result<i64> {
+        self.archive.head(&self.name).map(|stat| stat.modified).inspect_err(|error| {
+            if error.kind() == ErrorKind::NotFound {
+                self.lose("somebody has removed it");
+            }
+        })
     }
 
     fn lose(&self, why: &'static str) {

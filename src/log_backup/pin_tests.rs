@@ -196,3 +196,35 @@ fn a_judge_that_cannot_see_all_pins_has_no_answer() {
         }
     }
 }
+
+/// Its clock stood still, as that of a machine that slept: it had time left by it, and none by the store's.
+#[test]
+fn a_holder_whose_clock_stood_still_finds_out_when_it_renews() {
+    let directory = tempfile::tempdir().unwrap();
+    let archive = Archive::open(&format!("file://{}", directory.path().display()), quick()).unwrap();
+    let age = |pin: &Pin, by: Duration| {
+        let path = directory.path().join(names::pin(pin.id()).as_str());
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - by).unwrap();
+    };
+    let pin = Pin::take(&archive, &request(LONG)).unwrap();
+    age(&pin, LONG - Duration::from_secs(60));
+    pin.confirm().unwrap();
+    age(&pin, LONG + Duration::from_secs(1));
+    pin.check().unwrap();
+    let error = pin.confirm().unwrap_err();
+    assert!(error.kind() == ErrorKind::Lost && error.message().contains("too late"), "{error}");
+    assert_eq!(pin.check().unwrap_err().kind(), ErrorKind::Lost);
+    // Removed; and one whose renewal fails is not lost.
+    let pin = Pin::take(&archive, &request(LONG)).unwrap();
+    break_pin(&archive, pin.id()).unwrap();
+    pin.check().unwrap();
+    let error = pin.confirm().unwrap_err();
+    assert!(error.kind() == ErrorKind::Lost && error.message().contains("removed"), "{error}");
+    let (archive, store) = faulty();
+    let pin = Pin::take(&archive, &request(LONG)).unwrap();
+    store.plan(&[(When::From(0), Effect::Fail)]);
+    assert_eq!(pin.confirm().unwrap_err().kind(), ErrorKind::Io);
+    store.plan(&[]);
+    pin.confirm().unwrap();
+}

@@ -1,4 +1,5 @@
-//! The shard of a compaction that is being worked: its segments are read, and their net effect is stored part by part.
+//! The shard of a compaction that is being worked: its segments are read, and their net effect is stored part by part. How far
+//! it has come is noted (`progress.rs`).
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::Vfs;
@@ -8,7 +9,8 @@ use crate::log_backup::group::GroupReference;
 use crate::log_backup::names::{self, ContentHash, ObjectReference};
 use crate::log_backup::net_effect::{FamilyEffect, NetEffect, operations_to_bytes};
 use crate::log_backup::pin::Pin;
-use crate::log_backup::segment::{Payload, SegmentStart};
+use crate::log_backup::progress::{self, Reached, STRETCHES};
+use crate::log_backup::segment::Payload;
 use crate::log_backup::segment_reader::SegmentReader;
 use crate::log_backup::stretch::Stretch;
 use crate::log_backup::tail;
@@ -16,7 +18,7 @@ use crate::log_backup::transfer::{hash_file, put_file};
 use crate::rocks::batch_decoder::{Batch, DEFAULT_FAMILY};
 use crate::rocks::{SstOptions, SstWriter};
 use crate::trap::trap;
-use std::ops::Range;
+use std::collections::BTreeSet;
 use std::path::Path;
 use uuid::Uuid;
 
@@ -52,10 +54,14 @@ pub(super) struct Shard<'a> {
     pub vfs: &'a dyn Vfs,
     pub pin: &'a Pin,
     pub spec: &'a Spec,
+    /// The shard, from 1 on.
+    pub shard: u32,
     /// For files on their way.
     pub scratch: &'a Path,
     /// The memory that the net effect of a part may take.
     pub part_bytes: usize,
+    /// How many segments a stretch has at least.
+    pub stretch_segments: u64,
     /// How files are written.
     pub options: &'a SstOptions,
 }
@@ -64,28 +70,66 @@ pub(super) struct Shard<'a> {
 pub(super) struct Storing<'a> {
     work: &'a Shard<'a>,
     /// What is stored so far.
-    pub run: Run,
+    reached: Reached,
+    /// What is noted of that.
+    noted: Reached,
+    /// What this attempt has stored.
+    own: Vec<ObjectReference>,
     files: u64,
 }
 
 impl<'a> Storing<'a> {
-    pub(super) fn new(work: &'a Shard<'a>) -> Self {
-        Storing { work, run: Run { bounds: None, last: None, parts: Vec::new() }, files: 0 }
+    /// Goes on where an earlier attempt had come to.
+    pub(super) fn new(work: &'a Shard<'a>) -> Result<Self> {
+        let reached = progress::find_reached(work.archive, work.out, work.spec, work.shard)?;
+        Ok(Storing { work, noted: reached.clone(), reached, own: Vec::new(), files: 0 })
     }
 
-    /// Reads the segments, and stores what they come to.
-    pub(super) fn segments(&mut self, segments: Range<u64>) -> Result<(), Stop> {
+    /// How many segments are stored and noted.
+    pub(super) fn noted_segments(&self) -> u64 {
+        self.noted.next - self.work.spec.segments(self.work.shard).start
+    }
+
+    /// What is stored so far.
+    pub(super) fn run(&self) -> &Run {
+        &self.reached.run
+    }
+
+    /// Reads the segments that are left, and stores what they come to.
+    pub(super) fn read(&mut self) -> Result<(), Stop> {
+        let segments = self.work.spec.segments(self.work.shard);
+        let len = (segments.end - segments.start).div_ceil(STRETCHES).max(self.work.stretch_segments).max(1);
         let mut stretch = Stretch::default();
-        let mut expected = None;
-        for number in segments {
+        while self.reached.next < segments.end {
             self.work.pin.check()?;
-            self.segment(number, &mut expected, &mut stretch)?;
+            self.segment(self.reached.next, &mut stretch)?;
+            self.reached.next += 1;
+            // At the same segments in every attempt.
+            let next = self.reached.next;
+            if next < segments.end && (next - segments.start).is_multiple_of(len) {
+                self.store(&stretch.take())?;
+                self.note()?;
+            }
         }
         self.store(&stretch.take())?;
         Ok(())
     }
 
-    fn segment(&mut self, number: u64, expected: &mut Option<SegmentStart>, stretch: &mut Stretch) -> Result<(), Stop> {
+    fn note(&mut self) -> Result<()> {
+        trap!(self.work.vfs, CompactNoteBefore);
+        progress::note(self.work.out, self.work.spec, self.work.shard, &self.reached)?;
+        self.noted = self.reached.clone();
+        trap!(self.work.vfs, CompactNoteAfter);
+        Ok(())
+    }
+
+    /// Back to what is noted, which may be referred to by others; what was stored since goes.
+    pub(super) fn back(&mut self) {
+        self.reached = self.noted.clone();
+        self.throw_away(&self.noted.run);
+    }
+
+    fn segment(&mut self, number: u64, stretch: &mut Stretch) -> Result<(), Stop> {
         let (archive, spec) = (self.work.archive, self.work.spec);
         let name = names::segment(spec.timeline, number)?;
         let place = |error: Error| if error.path().is_some() { error } else { error.at(archive.place(&name)) };
@@ -94,10 +138,10 @@ impl<'a> Storing<'a> {
         let bytes = tail::whole(archive, spec.timeline, number).map_err(broken)?;
         let mut reader = SegmentReader::new(&bytes).map_err(broken)?;
         let start = &reader.header().start;
-        if start.encoding != spec.encoding || expected.as_ref().is_some_and(|expected| expected != start) {
+        if start.encoding != spec.encoding || self.reached.expected.as_ref().is_some_and(|expected| expected != start) {
             return Err(corrupt("it does not follow the segment before it"));
         }
-        let begin = self.run.bounds.map_or_else(|| Between::before(start), |(begin, _)| begin);
+        let begin = self.reached.run.bounds.map_or_else(|| Between::before(start), |(begin, _)| begin);
         for frame in reader.by_ref() {
             let frame = frame.map_err(broken)?;
             match &frame.payload {
@@ -119,10 +163,10 @@ impl<'a> Storing<'a> {
                 }
             }
             let next = frame.first_sequence + u64::from(frame.operations);
-            self.run.last = Some((next.saturating_sub(1), frame.time));
+            self.reached.run.last = Some((next.saturating_sub(1), frame.time));
         }
-        self.run.bounds = Some((begin, Between::after(reader.trailer())));
-        *expected = Some(reader.trailer().next(reader.header()));
+        self.reached.run.bounds = Some((begin, Between::after(reader.trailer())));
+        self.reached.expected = Some(reader.trailer().next(reader.header()));
         Ok(())
     }
 
@@ -132,7 +176,7 @@ impl<'a> Storing<'a> {
             |file: &crate::log_backup::group::GroupFile| File { object: file.object.clone(), entries: file.entries };
         let files: Vec<_> = group.files.iter().map(file).collect();
         if !files.is_empty() {
-            self.run.parts.push(Part { operations: None, files, load: Some(group.group) });
+            self.reached.run.parts.push(Part { operations: None, files, load: Some(group.group) });
         }
     }
 
@@ -148,9 +192,11 @@ impl<'a> Storing<'a> {
             let (size, hash) = (bytes.len() as u64, ContentHash::of(&bytes));
             let name = names::compaction_data(&work.spec.name, hash, Uuid::new_v4())?;
             work.out.put_create(&name, bytes)?;
-            part.operations = Some(ObjectReference { name, size, hash });
+            let operations = ObjectReference { name, size, hash };
+            self.own.push(operations.clone());
+            part.operations = Some(operations);
         }
-        self.run.parts.push(part);
+        self.reached.run.parts.push(part);
         if let Some(family) = effect.family(DEFAULT_FAMILY).filter(|family| !family.is_empty()) {
             let path = work.scratch.join(format!("{:06}.sst", self.files));
             self.files += 1;
@@ -161,7 +207,8 @@ impl<'a> Storing<'a> {
                 ObjectReference { name: names::compaction_data(&work.spec.name, hash, Uuid::new_v4())?, size, hash };
             put_file(work.out, &object, work.vfs, &path)?;
             work.vfs.remove_file(&path)?;
-            if let Some(part) = self.run.parts.last_mut() {
+            self.own.push(object.clone());
+            if let Some(part) = self.reached.run.parts.last_mut() {
                 part.files.push(File { object, entries });
             }
         }
@@ -169,9 +216,10 @@ impl<'a> Storing<'a> {
         work.pin.check()
     }
 
-    /// Removes what it has stored: nothing refers to it, and nothing ever will.
-    pub(super) fn throw_away(&self) {
-        for object in self.run.own_objects() {
+    /// Removes what this attempt has stored, but what is referred to: nothing refers to it, and nothing ever will.
+    pub(super) fn throw_away(&self, referred: &Run) {
+        let referred: BTreeSet<&ObjectReference> = referred.own_objects().collect();
+        for object in self.own.iter().filter(|object| !referred.contains(object)) {
             if let Err(error) = self.work.out.delete(&object.name) {
                 tracing::warn!(%error, object = %object.name, "a file of a shard that is of no use stays in the archive");
             }

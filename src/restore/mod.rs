@@ -39,4 +39,4 @@ pub mod unreachable;
 mod worker;
 
 pub use phases::{Part, worker};
-pub use worker::{Request, abort, go_on, preview, run, start, status, step};
+pub use worker::{Request, abort, go_on, preview, preview_fully, run, start, status, step};

@@ -58,7 +58,15 @@ pub struct Request {
 /// # Errors
 /// As [`plan`], those of the archive, and `UnknownEncoding` where a conversion is needed.
 pub fn preview(archive: &Archive, request: &Request, options: &Options) -> Result<Plan> {
-    planned(archive, request, options).map(|(plan, ..)| plan)
+    preview_fully(archive, request, options).map(|(plan, _)| plan)
+}
+
+/// As [`preview`], and which compactions would be left out, and why.
+///
+/// # Errors
+/// As [`preview`].
+pub fn preview_fully(archive: &Archive, request: &Request, options: &Options) -> Result<(Plan, Vec<LeftOut>)> {
+    planned(archive, request, options).map(|(plan, left_out, _)| (plan, left_out))
 }
 
 fn pin_request(target: &str) -> PinRequest {

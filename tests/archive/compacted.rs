@@ -31,7 +31,8 @@ fn stopped_before_its_commit() -> Arc<RealVfs> {
 fn shard_with(world: &World, name: &str, shard: u32, shards: u32, options: &Options) -> Result<Report> {
     let scratch = scratch();
     let (until, scratch) = (Until::Latest, scratch.path().to_owned());
-    let request = Request { name: name.into(), shard, shards, until, scratch, part_bytes: 1 << 20 };
+    let request =
+        Request { name: name.into(), shard, shards, until, scratch, part_bytes: 1 << 20, stretch_segments: 2 };
     compact(&world.archive, &request, options)
 }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 const SHARDS: u32 = 2;
 
 /// Copies the objects below a directory into an archive.
-fn copy(root: &Path, directory: &Path, archive: &Archive) {
+pub fn copy(root: &Path, directory: &Path, archive: &Archive) {
     for entry in std::fs::read_dir(directory).unwrap().map(std::result::Result::unwrap) {
         let path = entry.path();
         if path.is_dir() {

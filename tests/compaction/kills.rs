@@ -37,7 +37,7 @@ fn child() {
     work_all(Path::new(&directory), &options().vfs(vfs)).unwrap();
 }
 
-fn die(source: &Source, trap: Trap, nth: usize) {
+pub fn die(source: &Source, trap: Trap, nth: usize) {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["kills::child", "--exact", "--quiet", "--nocapture"]).stdin(Stdio::null()).stdout(Stdio::null());
     child.stderr(Stdio::null()).env(DIRECTORY, source.directory.path());

@@ -10,6 +10,8 @@ mod forged;
 #[path = "../restore/history.rs"]
 mod history;
 mod kills;
+mod pauses;
+mod resumed;
 mod runs;
 mod shipped;
 #[path = "../restore/source.rs"]

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub fn request(name: &str, shard: u32, shards: u32, scratch: &Path) -> Request {
     let (name, scratch) = (name.to_owned(), scratch.to_owned());
-    Request { name, shard, shards, until: Until::Latest, scratch, part_bytes: 600 }
+    Request { name, shard, shards, until: Until::Latest, scratch, part_bytes: 600, stretch_segments: 2 }
 }
 
 pub fn work(source: &Source, request: Request) -> Result<Report> {
@@ -30,8 +30,13 @@ pub fn compact_all(source: &Source, name: &str, shards: u32, until: Until) -> Re
     let mut last = None;
     // Many parts, or one.
     let part_bytes = if shards.is_multiple_of(2) { 600 } else { 1 << 20 };
+    // One stretch, or as many as there can be.
+    let stretch_segments = if shards % 3 == 1 { u64::MAX } else { 1 };
     for shard in 1..=shards {
-        let report = work(source, Request { until, part_bytes, ..request(name, shard, shards, directory.path()) })?;
+        let report = work(
+            source,
+            Request { until, part_bytes, stretch_segments, ..request(name, shard, shards, directory.path()) },
+        )?;
         let ended = shard == shards;
         assert_eq!(report.state == Progress::Running, !ended, "{report:?}");
         assert_eq!(report.failure, None);

@@ -22,7 +22,15 @@ fn compacted(archive: &Archive, name: &str) {
     let directory = scratch();
     for shard in 1..=2 {
         let (name, scratch) = (name.to_owned(), directory.path().to_owned());
-        let request = Request { name, shard, shards: 2, until: Until::Latest, scratch, part_bytes: PART_BYTES };
+        let request = Request {
+            name,
+            shard,
+            shards: 2,
+            until: Until::Latest,
+            scratch,
+            part_bytes: PART_BYTES,
+            stretch_segments: 2,
+        };
         let report = compact(archive, &request, &options()).unwrap();
         assert_eq!(report.state, if shard == 2 { State::Complete } else { State::Running }, "{report:?}");
     }

@@ -25,7 +25,8 @@ fn compact(source: &Source, name: &str) -> Vec<PathBuf> {
     let scratch = crate::common::scratch();
     for shard in 1..=2 {
         let (name, until, scratch) = (name.to_owned(), Until::Latest, scratch.path().to_owned());
-        let request = compact::Request { name, shard, shards: 2, until, scratch, part_bytes: 1 << 20 };
+        let request =
+            compact::Request { name, shard, shards: 2, until, scratch, part_bytes: 1 << 20, stretch_segments: 2 };
         compact::compact(&source.archive, &request, &options()).unwrap();
     }
     let folder = source.directory.path().join("archive/v1/compactions").join(name).join("data");

@@ -101,7 +101,8 @@ impl Origin {
         let scratch = crate::common::scratch();
         for shard in 1..=2 {
             let (name, until, scratch) = (name.to_owned(), Until::Latest, scratch.path().to_owned());
-            let request = compact::Request { name, shard, shards: 2, until, scratch, part_bytes: 1 << 20 };
+            let request =
+                compact::Request { name, shard, shards: 2, until, scratch, part_bytes: 1 << 20, stretch_segments: 2 };
             compact::compact(&self.source.archive, &request, &options()).unwrap();
         }
         self.note();
@@ -368,7 +369,7 @@ fn a_compaction_of_a_replica_goes_elsewhere_and_is_used_from_there() {
     let before = tree(&replica.directory.path().join("replica"));
     for shard in 1..=3 {
         let (name, until, scratch) = ("elsewhere".to_owned(), Until::Latest, scratch.path().to_owned());
-        let request = compact::Request { name, shard, shards: 3, until, scratch, part_bytes: 400 };
+        let request = compact::Request { name, shard, shards: 3, until, scratch, part_bytes: 400, stretch_segments: 2 };
         let report = compact::compact_into(&replica.archive, &out, &request, &options()).unwrap();
         assert_eq!(report.state == compact::State::Complete, shard == 3, "{report:?}");
     }
@@ -388,7 +389,7 @@ fn a_compaction_of_a_replica_goes_elsewhere_and_is_used_from_there() {
     assert_eq!(with("elsewhere", "file:///not/there").status.left_out.len(), 1);
     // The same name for the log in another place.
     let (name, until, scratch) = ("elsewhere".to_owned(), Until::Latest, scratch.path().to_owned());
-    let request = compact::Request { name, shard: 1, shards: 3, until, scratch, part_bytes: 400 };
+    let request = compact::Request { name, shard: 1, shards: 3, until, scratch, part_bytes: 400, stretch_segments: 2 };
     let error = compact::compact_into(&origin.source.archive, &out, &request, &options()).unwrap_err();
     assert!(error.kind() == ErrorKind::Conflict && error.message().contains("the path differs"), "{error:?}");
     // A file of it is gone when it is about to be taken in: the log is gone through.

@@ -54,7 +54,7 @@ pub fn shard(source: &Source, name: &str, shard: u32, shards: u32, until: Until)
     let (name, scratch) = (name.to_owned(), directory.path().to_owned());
     compact::compact(
         &source.archive,
-        &compact::Request { name, shard, shards, until, scratch, part_bytes: 600 },
+        &compact::Request { name, shard, shards, until, scratch, part_bytes: 600, stretch_segments: 2 },
         &options(),
     )
 }

@@ -199,11 +199,12 @@ impl What {
     fn preview(&self, output: &Output) -> Result<Answer> {
         let archive = self.archive()?;
         let request = self.request()?;
-        let plan = restore::preview(&archive, &request, &self.options())?;
+        let (plan, left_out) = restore::preview_fully(&archive, &request, &self.options())?;
         let encoding = self.encoding.map(|encoding| morphkv::encoding::EncodingId::of(&*encoding.encoding()));
         let encoding = encoding.unwrap_or_else(|| plan.encoding.clone()).to_string();
         let shown = Shown {
             dry_run: true,
+            compactions_left_out: &left_out,
             replace: self.replace,
             replica: self.replica,
             ..shown(&self.target, &plan, archive.url(), encoding)

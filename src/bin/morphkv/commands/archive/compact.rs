@@ -2,7 +2,7 @@ use super::Place;
 use crate::output::{self, Answer, Output};
 use clap::Args;
 use morphkv::log_backup::archive::{Archive, ArchiveOptions};
-use morphkv::log_backup::compact::{PART_BYTES, Report, Request, State, Until, compact_into};
+use morphkv::log_backup::compact::{PART_BYTES, Report, Request, STRETCH_SEGMENTS, State, Until, compact_into};
 use morphkv::restore::moment::Moment;
 use morphkv::{Error, ErrorKind, Options, Result};
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 ///
 /// The first worker of a name puts down what it is of: the segments from the last base snapshot to T, in N shards of equal
 /// length. All N have to be worked, in any order, at any place, at the same time or not; the last to end also ends the
-/// compaction. A worker that was killed is started again. Nothing is deleted: restores use it where it covers what they need,
-/// and go through the log where not.
+/// compaction. A worker that was killed is started again, and goes on where it had come to. Nothing is deleted: restores use
+/// it where it covers what they need, and go through the log where not.
 ///
 /// The exit code is 1 if the shard or the compaction has failed.
 #[derive(Debug, Args)]
@@ -50,7 +50,15 @@ impl Compact {
         let archive = self.place.open()?;
         let scratch = Scratch::make(self.scratch.unwrap_or_else(std::env::temp_dir))?;
         let path = scratch.0.clone();
-        let request = Request { name: self.name, shard, shards, until, scratch: path, part_bytes: PART_BYTES };
+        let request = Request {
+            name: self.name,
+            shard,
+            shards,
+            until,
+            scratch: path,
+            part_bytes: PART_BYTES,
+            stretch_segments: STRETCH_SEGMENTS,
+        };
         let out = self.out.map_or_else(|| Ok(archive.clone()), |url| Archive::open(&url, into()))?;
         let report = compact_into(&archive, &out, &request, &Options::new())?;
         drop(scratch);
@@ -101,6 +109,9 @@ fn headline(report: &Report) -> String {
     };
     let state = match report.state {
         State::Running => "others are to be worked yet",
+        State::Complete if report.at != report.archive => {
+            "the compaction is complete, and restores that are told of it use it"
+        }
         State::Complete => "the compaction is complete, and restores use it",
         State::Failed => "the compaction has failed, and restores do without it",
         State::Outdated => "the log that it is of was truncated meanwhile, and restores do without it",
@@ -118,8 +129,20 @@ fn rows(report: &Report) -> Vec<(&'static str, String)> {
         ("entries", output::count(report.entries)),
         ("bytes", output::bytes(report.bytes)),
     ];
+    if report.taken_over > 0 {
+        rows.push((
+            "taken over",
+            format!("{} segments, from a worker that did not end", output::count(report.taken_over)),
+        ));
+    }
     if report.shard_first_segment == report.shard_end_segment {
         rows[3].1 = "none".into();
+    }
+    if report.at != report.archive {
+        rows.push(("of the log in", report.archive.clone()));
+        rows.push(("stands in", report.at.clone()));
+        let told = format!("--compaction {} --compaction-at {}", report.name, report.at);
+        rows.push(("for restores", told));
     }
     for (label, failure) in [("failed", &report.failure), ("compaction failed", &report.compaction_failure)] {
         rows.extend(failure.iter().map(|failure| (label, failure.clone())));
