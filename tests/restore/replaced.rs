@@ -14,10 +14,12 @@ use morphkv::log_backup::truncate::TruncateOptions;
 use morphkv::log_backup::{fsck, tail, truncate, verify};
 use morphkv::restore::folder::Found;
 use morphkv::restore::moment::Moment;
+use morphkv::restore::unreachable::Unreachable;
 use morphkv::restore::{self, GoesOn, Request};
 use morphkv::testing::RealVfs;
 use morphkv::testing::attachment::{self, Attachment};
 use morphkv::{Engine, ErrorKind, Options, Result, manage};
+use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +42,8 @@ pub struct Attached {
 
 /// Small segments, so that a few writes make several.
 pub fn ship_options() -> ShipOptions {
-    ShipOptions { segment_bytes: 256, head_after: Duration::ZERO, ..ShipOptions::default() }
+    let (head_after, idle_after) = (Duration::ZERO, Duration::ZERO);
+    ShipOptions { segment_bytes: 256, head_after, idle_after, ..ShipOptions::default() }
 }
 
 pub fn attachment_of(path: &Path) -> Attachment {
@@ -99,9 +102,14 @@ impl Attached {
         self.state(engine)
     }
 
+    /// All that was written; then that time goes on, which the last segment does not say if it is full.
     pub fn ship(&self) -> Pass {
         let engine = self.open();
-        let pass = Shipper::new(engine.clone(), self.archive.clone(), ship_options()).ship_once().unwrap();
+        let mut shipper = Shipper::new(engine.clone(), self.archive.clone(), ship_options());
+        let pass = shipper.ship_once().unwrap();
+        self.clock.advance(10);
+        shipper.ship_once().unwrap();
+        drop(shipper);
         engine.close().unwrap();
         self.clock.advance(1000);
         pass
@@ -354,6 +362,7 @@ fn a_restore_that_is_rolled_back_leaves_the_old_database_attached() {
     for shipped in [false, true] {
         let live = Attached::new();
         let good = live.write("good", 0..5);
+        live.ship();
         let mistake = live.mistake();
         let old = live.timeline().id;
         live.replace(good.time, live.options()).unwrap();
@@ -389,6 +398,7 @@ fn truncation_leaves_no_timeline_without_a_beginning() {
         // After the moment that is restored to.
         shipper.want_snapshot();
         assert!(shipper.ship_once().unwrap().base_snapshot.is_some());
+        drop(shipper);
         engine.close().unwrap();
         let old = live.timeline().id;
         live.replace(good.time, live.options()).unwrap();
@@ -400,10 +410,20 @@ fn truncation_leaves_no_timeline_without_a_beginning() {
         assert_eq!(truncated.deleted_objects > 0, !shipped, "{truncated:?}");
         let after = live.write("after", 0..5);
         assert_eq!(live.ship().base_snapshot.is_some(), !shipped);
-        live.assert_at(&after, None, "the current line");
+        let last = live.write("last", 0..5);
+        live.ship();
+        live.assert_at(&last, None, "the current line");
         live.assert_at(&mistake, Some(old), "the old one");
         if shipped {
             live.assert_at(&good, None, "the current line");
+            live.assert_at(&after, None, "the current line");
+        } else {
+            // The first moment is that of its own base snapshot, not of one that is after the place it goes on from.
+            let to_good = request(Moment::Time(good.time));
+            let error = restore::preview(&live.archive, &to_good, &options()).unwrap_err();
+            let why = error.source().unwrap().downcast_ref::<Unreachable>().unwrap();
+            let Unreachable::Before { first: Some(first), truncated: true } = why else { panic!("{why:?}") };
+            assert!(*first >= after.time && *first < last.time, "{why:?}");
         }
         live.assert_sound();
     }
