@@ -407,7 +407,7 @@ fn truncation_leaves_no_timeline_without_a_beginning() {
         }
         let now = TruncateOptions { grace: Duration::ZERO, dry_run: false };
         let truncated = truncate::truncate(&live.archive, Until::Latest, now).unwrap();
-        assert_eq!(truncated.deleted_objects > 0, !shipped, "{truncated:?}");
+        assert!(truncated.deleted_objects > 0, "{truncated:?}");
         let after = live.write("after", 0..5);
         assert_eq!(live.ship().base_snapshot.is_some(), !shipped);
         let last = live.write("last", 0..5);
