@@ -14,11 +14,12 @@ use crate::log_backup::archive::Archive;
 use crate::log_backup::timelines;
 use crate::marker::{self, Marker};
 use crate::restore::folder::{Folder, Found, Spec};
-use crate::restore::install::STEP;
 use crate::restore::plan::Plan;
 use serde::Serialize;
 use std::path::Path;
 use uuid::Uuid;
+
+pub(super) const STEP: &str = "move the restored database in";
 
 /// How a restored database goes on in the archive that it was restored from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

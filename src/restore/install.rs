@@ -21,7 +21,7 @@ use crate::log_backup::archive::Archive;
 use crate::marker::{self, Identity, Marker, Origin, OriginKind};
 use crate::place::journal::{self, Journal, Kind};
 use crate::place::{self, Built, Place, Rest};
-use crate::restore::attached::{self, require_own_archive};
+use crate::restore::attached::{self, STEP, require_own_archive};
 use crate::restore::folder::{Folder, Spec};
 use crate::restore::plan::Plan;
 use crate::rocks::{Database, Durability, Family, Settings, WriteBatch};
@@ -30,7 +30,6 @@ use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
 
-pub(super) const STEP: &str = "move the restored database in";
 /// With so many files at level 0 a flush might wait for a compaction.
 const FLUSHED_UNCOMPACTED: u64 = 12;
 
