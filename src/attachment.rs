@@ -44,6 +44,22 @@ pub struct Parent {
     pub end_sequence: u64,
 }
 
+/// The place in the log that a database was restored to, which has replaced an attached one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restored {
+    /// The timeline that was restored from.
+    pub timeline: Uuid,
+    /// The last segment that was read of it.
+    pub segment: u64,
+    /// The last sequence number that is in.
+    pub sequence: u64,
+    /// The time of that, in the log.
+    pub time: u64,
+    /// The sequence number after which the timeline of the replaced database begins: of that nothing may be shipped yet.
+    pub replaced_after: u64,
+}
+
 /// The contents of `LOG_BACKUP`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,10 +72,13 @@ pub struct Attachment {
     pub timeline: Uuid,
     /// The sequence number after which it begins.
     pub start_sequence: u64,
-    /// What it goes on from.
+    /// The timeline that this directory wrote before; of a restore, the one of the database that it has replaced.
     pub parent: Option<Parent>,
     /// Why it began.
     pub cause: Cause,
+    /// Of a restore: where it goes on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
 }
 
 /// The version of the format of [`Load`] that this code writes, and the only one that it reads.
@@ -166,16 +185,16 @@ impl Load {
     }
 }
 
-/// Makes sure that no load is half-way in: its files are in the old encoding. For preflight; opening the database has
-/// ended it.
+/// Makes sure that no load is half-way in: its files are in the old encoding, and the log ends before it. For preflight;
+/// opening the database has ended it.
 ///
 /// # Errors
 /// `Conflict`; those of [`Load::last`]. Nothing was changed.
-pub fn require_no_load(database: &Database) -> Result<()> {
+pub fn require_no_load(database: &Database, step: &'static str) -> Result<()> {
     match Load::last(database)? {
         Some(Load { state: LoadState::Begun, .. }) => {
             let message = "a bulk load was interrupted; open the database once without another encoding";
-            Err(Error::new(ErrorKind::Conflict, "convert", message).at(database.path()))
+            Err(Error::new(ErrorKind::Conflict, step, message).at(database.path()))
         }
         _ => Ok(()),
     }
@@ -207,7 +226,7 @@ pub fn write(vfs: &dyn Vfs, directory: &Path, attachment: &Attachment) -> Result
     write_atomic(vfs, &directory.join(LOG_BACKUP), &temporary, &bytes)
 }
 
-/// Makes sure that an earlier conversion's log is shipped: another conversion would leave it behind. For preflight.
+/// Makes sure that a log that was handed over is shipped: another handover would leave it behind. For preflight.
 ///
 /// # Errors
 /// `Conflict`. Nothing was changed.
@@ -216,8 +235,9 @@ pub fn require_shipped(vfs: &dyn Vfs, source: &Path) -> Result<()> {
     if vfs.stat(&earlier)?.is_none() {
         return Ok(());
     }
-    let message = "the log from before the last conversion is not shipped yet; nothing was touched";
-    Err(Error::new(ErrorKind::Conflict, "hand the log over", message).at(earlier))
+    let message = "the log from before the last conversion or restore is not shipped yet; nothing was touched";
+    let next = format!("morphkv log ship {} --once", source.display());
+    Err(Error::new(ErrorKind::Conflict, "hand the log over", message).at(earlier).next(next))
 }
 
 /// Hands the log over to staging: links every WAL file of the source, and what was loaded beside the log, into staging's
@@ -233,6 +253,36 @@ pub fn hand_over(
     attachment: &Attachment,
     end_sequence: u64,
 ) -> Result<()> {
+    link_log(vfs, source, staging)?;
+    write(vfs, staging, &attachment.successor(end_sequence, Cause::Conversion))
+}
+
+/// As [`hand_over`], to a restored database in staging, which `successor` is the attachment of.
+///
+/// # Errors
+/// Staging holds some of it; staging is not sealed.
+#[cfg(feature = "log-backup")]
+pub fn hand_over_to(vfs: &dyn Vfs, source: &Path, staging: &Path, successor: &Attachment) -> Result<()> {
+    link_log(vfs, source, staging)?;
+    write(vfs, staging, successor)
+}
+
+impl Attachment {
+    /// The attachment of what takes the place of this directory, whose log ends at `end_sequence`: a new timeline.
+    pub fn successor(&self, end_sequence: u64, cause: Cause) -> Attachment {
+        Attachment {
+            format: ATTACHMENT_FORMAT,
+            archive: self.archive.clone(),
+            timeline: Uuid::new_v4(),
+            start_sequence: 0,
+            parent: Some(Parent { timeline: self.timeline, end_sequence }),
+            cause,
+            restored: None,
+        }
+    }
+}
+
+fn link_log(vfs: &dyn Vfs, source: &Path, staging: &Path) -> Result<()> {
     let unshipped = staging.join(UNSHIPPED);
     vfs.make_dir(&unshipped)?;
     link_wal_files(vfs, source, &unshipped)?;
@@ -241,16 +291,7 @@ pub fn hand_over(
         link_wal_files(vfs, &archive, &unshipped)?;
     }
     link_loads(vfs, &source.join(PENDING_INGEST), &unshipped.join(PENDING_INGEST))?;
-    vfs.sync_dir(&unshipped)?;
-    let successor = Attachment {
-        format: ATTACHMENT_FORMAT,
-        archive: attachment.archive.clone(),
-        timeline: Uuid::new_v4(),
-        start_sequence: 0,
-        parent: Some(Parent { timeline: attachment.timeline, end_sequence }),
-        cause: Cause::Conversion,
-    };
-    write(vfs, staging, &successor)
+    vfs.sync_dir(&unshipped)
 }
 
 /// Links the files of the loads that are not shipped. A folder that the log does not know of is left behind.

@@ -226,11 +226,11 @@ mod armed {
         ShipBaseCopied = "morphkv-trap-ship-base-copied",
         /// A base snapshot is in HEAD, its copy is not removed.
         ShipBaseStored = "morphkv-trap-ship-base-stored",
-        /// The timeline that a conversion left has its end, HEAD does not know the new one.
+        /// The timeline that a conversion or a restore left has its end, HEAD does not know the new one.
         ShipParentEnded = "morphkv-trap-ship-parent-ended",
-        /// The timeline that a conversion began is in HEAD, the log before it is not removed.
+        /// The timeline that a conversion or a restore began is in HEAD, the log before it is not removed.
         ShipHandoverCommitted = "morphkv-trap-ship-handover-committed",
-        /// The log from before a conversion is removed.
+        /// The log that was handed over is removed.
         ShipUnshippedRemoved = "morphkv-trap-ship-unshipped-removed",
         /// detach: the file is gone, what was kept for the log is not.
         ShipDetached = "morphkv-trap-ship-detached",
@@ -298,6 +298,10 @@ mod armed {
         RestoreIdentityWritten = "morphkv-trap-restore-identity-written",
         /// restore: a file is linked into staging.
         RestoreFileLinked = "morphkv-trap-restore-file-linked",
+        /// restore: the log of the attached database that gives way is about to be linked into staging.
+        RestoreHandoverBefore = "morphkv-trap-restore-handover-before",
+        /// restore: that log is linked into staging, and staging's attachment names the new timeline.
+        RestoreHandoverAfter = "morphkv-trap-restore-handover-after",
         /// restore: the database is at its place, and its status does not say so.
         RestoreInstalled = "morphkv-trap-restore-installed",
         /// restore: what was needed on the way is gone.

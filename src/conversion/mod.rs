@@ -185,7 +185,7 @@ fn prepare(place: &mut Place, job: &Conversion<'_>, interrupted: Option<&Journal
     if let Some(marker) = job.marker {
         place::check_identity(&source, marker)?;
     }
-    attachment::require_no_load(&source)?;
+    attachment::require_no_load(&source, "convert")?;
     require_whole_wal(place, job, &source)?;
     preflight::require_convertible(&*vfs, &place.layout, &source, job.from.comparator())?;
     let room = room(place, job, &source, interrupted)?;

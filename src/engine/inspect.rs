@@ -37,7 +37,7 @@ pub struct AttachedTo {
     pub timeline: Option<Uuid>,
     /// Why that timeline began.
     pub cause: Option<Cause>,
-    /// The log from before the last conversion is still to be shipped: another conversion has to wait for it.
+    /// The log from before the last conversion or restore is still to be shipped: another one has to wait for it.
     pub unshipped_before_conversion: bool,
     /// Why it cannot be read.
     pub reason: Option<String>,

@@ -52,6 +52,7 @@ pub fn attach(path: impl AsRef<Path>, options: Options, archive: &Archive, take_
             start_sequence: engine.last_sequence(),
             parent: None,
             cause: Cause::Init,
+            restored: None,
         },
     };
     let head = existing(archive, &own, take_over)?;

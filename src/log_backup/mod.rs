@@ -68,7 +68,7 @@ mod stores;
 mod stream;
 pub mod stretch;
 pub mod tail;
-mod timelines;
+pub(crate) mod timelines;
 pub mod transfer;
 pub mod truncate;
 pub mod verify;

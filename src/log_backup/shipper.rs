@@ -98,7 +98,8 @@ struct Running {
     own: Attachment,
     stream: Stream,
     lacks_base: bool,
-    /// Of the last base snapshot: its sequence number, its time in the log, its bytes if it was taken by this process.
+    /// Of the last base snapshot, or of the beginning of the timeline: its sequence number, its time in the log, its bytes if it
+    /// was taken by this process.
     base: Option<(u64, u64, Option<u64>)>,
     bytes_since_base: u64,
     looked_at_head: Instant,
@@ -224,7 +225,10 @@ impl Shipper {
 
     fn run(&mut self, own: Attachment, head: &Head, stream: Stream) -> Result<()> {
         let lacks_base = lacks_base(head, own.timeline)?;
-        let base = latest_base(head, own.timeline)?.map(|body| (body.sequence, body.time, None));
+        let own_base = latest_base(head, own.timeline)?.map(|body| (body.sequence, body.time, None));
+        // One that can be derived has its first when that is due, counted from where it begins.
+        let begins = || head.timeline(own.timeline).ok().and_then(|timeline| timeline.parent);
+        let base = own_base.or_else(|| begins().map(|parent| (0, parent.end.time, None)));
         self.engine.raise_log_time(stream.next().floor);
         for group in pending_loads(&*self.vfs, self.engine.path())? {
             let live = head.migrations.merged()?;
@@ -376,7 +380,6 @@ impl Shipper {
         if self.snapshot_wanted || running.lacks_base {
             return true;
         }
-        // A timeline that can be derived has its first one when it is time.
         let Some((sequence, time, bytes)) = running.base else { return false };
         let age = Duration::from_micros(self.now().saturating_sub(time));
         let grown = bytes.is_some_and(|bytes| {

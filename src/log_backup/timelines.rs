@@ -82,6 +82,23 @@ pub(super) fn may_follow(archive: &Archive, head: &Head, parent: Uuid) -> Result
     Ok(tail::ends(archive, parent, last)?.trailer.successor == Some(head.current))
 }
 
+/// Makes sure that whoever writes a timeline is still the one that the archive is of: another one can be begun after it.
+///
+/// # Errors
+/// `Conflict`: HEAD does not know it yet, or another database writes the archive; those of the archive.
+pub(crate) fn require_current(archive: &Archive, timeline: Uuid, live: &Path) -> Result<()> {
+    let head = load(archive)?.head;
+    if head.timeline(timeline).is_err() {
+        let message = format!("the archive does not know its timeline {timeline}: nothing of it was shipped yet");
+        let next = format!("morphkv log ship {} --once", live.display());
+        return Err(Error::new(ErrorKind::Conflict, STEP, message).at(live).next(next));
+    }
+    if may_follow(archive, &head, timeline)? {
+        return Ok(());
+    }
+    Err(taken(archive, &head, timeline).at(live).next(format!("morphkv log detach {}", live.display())))
+}
+
 /// Adds a timeline to HEAD, once, as long as what it goes on from is still what it was.
 ///
 /// # Errors
@@ -141,12 +158,16 @@ pub(super) fn first_time(archive: &Archive, timeline: &Timeline) -> Result<u64> 
 /// # Errors
 /// `Corrupt`.
 pub(super) fn latest_base(head: &Head, timeline: Uuid) -> Result<Option<SnapshotBody>> {
+    Ok(bases(head, timeline)?.into_iter().max_by_key(|body| body.sequence))
+}
+
+fn bases(head: &Head, timeline: Uuid) -> Result<Vec<SnapshotBody>> {
     let live = head.migrations.merged()?;
     let bodies = live.entries.values().filter_map(|entry| match &entry.body {
         Body::Snapshot(body) if body.timeline == timeline => Some(body.clone()),
         _ => None,
     });
-    Ok(bodies.max_by_key(|body| body.sequence))
+    Ok(bodies.collect())
 }
 
 /// Whether nothing of a timeline can be restored before it has a base snapshot of its own.
@@ -154,13 +175,20 @@ pub(super) fn latest_base(head: &Head, timeline: Uuid) -> Result<Option<Snapshot
 /// # Errors
 /// `Corrupt`, `NotFound`.
 pub(super) fn lacks_base(head: &Head, timeline: Uuid) -> Result<bool> {
+    // Of an earlier timeline only what is before the place that the next one goes on from.
+    let mut end: Option<LogPosition> = None;
     for timeline in head.ancestry(timeline)? {
-        if latest_base(head, timeline.id)?.is_some() {
+        let floor = floor_of(head, timeline.id)?;
+        let reaches = |body: &SnapshotBody| {
+            body.next_segment >= floor && end.is_none_or(|end| body.sequence <= end.sequence && body.time <= end.time)
+        };
+        if bases(head, timeline.id)?.iter().any(reaches) {
             return Ok(false);
         }
         if !timeline.is_derivable() {
             return Ok(true);
         }
+        end = timeline.parent.map(|parent| parent.end);
     }
     Ok(true)
 }
@@ -178,6 +206,7 @@ pub(super) fn note_next(vfs: &dyn Vfs, live: &Path, own: &Attachment, cause: Cau
         start_sequence: sequence,
         parent: Some(parent),
         cause,
+        restored: None,
     };
     attachment::write(vfs, live, &next)?;
     trap!(vfs, ShipTimelineNoted);

@@ -7,25 +7,29 @@
 //! |---|---|
 //! | the identity is written, both families flushed | the next attempt finds it |
 //! | journal Building, staging, links | they are dropped, and made again |
+//! | the log of an attached database is linked into staging, `LOG_BACKUP` there names a new timeline | the same |
 //! | sealed, journal Ready | the recovery table rolls forward, whoever opens the target |
 //! | journal Done, or Kept | the next attempt finds that the target carries the restore's id |
 
-use crate::attachment;
+use crate::attachment::{self, Attachment};
+use crate::conversion;
 use crate::engine::{Options, prefix_end};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, Vfs};
 use crate::layout::{INTERNAL_ENGINE, INTERNAL_IDENTITY, MARKER, OWNER, is_left_by_a_failed_open};
+use crate::log_backup::archive::Archive;
 use crate::marker::{self, Identity, Marker, Origin, OriginKind};
 use crate::place::journal::{self, Journal, Kind};
 use crate::place::{self, Built, Place, Rest};
+use crate::restore::attached::{self, STEP, require_own_archive};
 use crate::restore::folder::{Folder, Spec};
+use crate::restore::plan::Plan;
 use crate::rocks::{Database, Durability, Family, Settings, WriteBatch};
 use crate::trap::trap;
 use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
 
-pub(super) const STEP: &str = "move the restored database in";
 /// With so many files at level 0 a flush might wait for a compaction.
 const FLUSHED_UNCOMPACTED: u64 = 12;
 
@@ -70,8 +74,8 @@ fn marker_of(identity: Identity, sealed_sequence: u64) -> Marker {
 /// Makes sure that a restore may be moved to the target, and says what is there. The place is at rest then.
 ///
 /// # Errors
-/// `Conflict`: there is a database that is not to be replaced, an interrupted change, or an old database that is kept;
-/// `Unsupported`: the database is attached to a log archive; those of looking.
+/// `Conflict`: there is a database that is not to be replaced, an interrupted change, an old database that is kept, or a log
+/// that was handed over and is not shipped; `Unsupported`: the database is attached to another log archive; those of looking.
 pub(super) fn require_target(place: &mut Place, spec: &Spec) -> Result<Option<Marker>> {
     let live = place.layout.live.clone();
     let conflict = |message: &str| Error::new(ErrorKind::Conflict, STEP, message).at(&live);
@@ -107,24 +111,22 @@ pub(super) fn require_target(place: &mut Place, spec: &Spec) -> Result<Option<Ma
         let next = format!("morphkv drop-backup {}", live.display());
         return Err(conflict("an old database is kept beside it, and this one would be the second").next(next));
     }
-    if place.vfs.stat(&live)?.is_some() && attachment::read(&*place.vfs, &live)?.is_some() {
-        let message = "it is attached to a log archive, and would go on with the log of another database";
-        return Err(Error::new(ErrorKind::Unsupported, STEP, message)
-            .at(&live)
-            .next(format!("morphkv log detach {}", live.display())));
-    }
+    require_own_archive(&*place.vfs, &live, spec)?;
     Ok(marker)
 }
 
-/// Moves the sealed database to the target. Done before, it is done.
+/// Moves the sealed database to the target. Done before, it is done. An attached database gives way with its log: the restored
+/// one carries what is not shipped of it, and a new timeline.
 ///
 /// # Errors
-/// Those of [`require_target`]; `Conflict`: the database was written to meanwhile. The target is as it was, or the restored
-/// database; the next call goes on.
+/// Those of [`require_target`]; `Unsupported`: an attached database gives way only to an earlier state of itself; `Conflict`: the
+/// archive is another database's by now, a bulk load was interrupted, or the database was written to meanwhile. The target is as
+/// it was, attached as it was, or the restored database with the log; the next call goes on.
 pub(super) fn install(
     vfs: &Arc<dyn Vfs>,
     folder: &Folder,
-    spec: &Spec,
+    archive: &Archive,
+    (spec, plan): (&Spec, &Plan),
     marker: &Marker,
     options: &Options,
 ) -> Result<()> {
@@ -135,12 +137,14 @@ pub(super) fn install(
     }
     let mut journal = Journal::begin(Kind::Install, spec.restore);
     journal.to = Some(marker.encoding.clone());
-    let made = replaced(&mut place, there.as_ref(), options)
-        .map(|source| {
-            journal.keep = source.is_some();
-            journal.source = source;
-        })
-        .and_then(|()| build(&place, folder, &journal, marker, options));
+    let made = replaced(&mut place, there.as_ref(), (spec, archive, marker), options).and_then(|replaced| {
+        let successor = replaced.attachment.as_ref().zip(replaced.source.as_ref()).map(|(attachment, source)| {
+            attached::successor(attachment, there.as_ref(), source.last_sequence, plan, marker.sealed_sequence)
+        });
+        journal.keep = replaced.source.is_some();
+        journal.source = replaced.source;
+        build(&place, folder, &journal, (marker, successor.transpose()?.as_ref()), options)
+    });
     if let Err(error) = made {
         place::drop_staging_quietly(&place, &journal);
         place.unlock_rocks();
@@ -162,14 +166,27 @@ pub(super) fn install(
     }
 }
 
+/// The database that gives way.
+#[derive(Default)]
+struct Replaced {
+    source: Option<journal::Source>,
+    attachment: Option<Attachment>,
+}
+
 /// The database that gives way, if there is one; nobody writes to it from here on.
-fn replaced(place: &mut Place, marker: Option<&Marker>, options: &Options) -> Result<Option<journal::Source>> {
+fn replaced(
+    place: &mut Place,
+    marker: Option<&Marker>,
+    (spec, archive, restored): (&Spec, &Archive, &Marker),
+    options: &Options,
+) -> Result<Replaced> {
     let vfs = Arc::clone(&place.vfs);
     let live = place.layout.live.clone();
     if vfs.stat(&live.join(crate::layout::ROCKSDB_CURRENT))?.is_none() {
-        return Ok(None);
+        return Ok(Replaced::default());
     }
     place.lock_rocks()?;
+    let attachment = require_own_archive(&*vfs, &live, spec)?;
     journal::sync_source(&*vfs, &live)?;
     let encoding = options.known(marker)?;
     let settings = Settings { comparator: encoding.comparator(), bulk: true, ..options.settings() };
@@ -177,10 +194,27 @@ fn replaced(place: &mut Place, marker: Option<&Marker>, options: &Options) -> Re
     if let Some(marker) = marker {
         place::check_identity(&database, marker)?;
     }
-    journal::source(&*vfs, &live, marker, database.last_sequence()).map(Some)
+    if let Some(attachment) = &attachment {
+        attached::require_same_database(&live, marker, restored)?;
+        conversion::require_wal_inside(&*vfs, &live)?;
+        attachment::require_no_load(&database, STEP)?;
+        match attached::require_current(archive, attachment, &live) {
+            // It said so when the restore began; the log goes with the database, and is shipped when the archive is back.
+            Err(error) if error.kind() == ErrorKind::Io => tracing::warn!(%error, "the archive cannot be asked"),
+            asked => asked?,
+        }
+    }
+    let source = journal::source(&*vfs, &live, marker, database.last_sequence())?;
+    Ok(Replaced { source: Some(source), attachment })
 }
 
-fn build(place: &Place, folder: &Folder, journal: &Journal, marker: &Marker, options: &Options) -> Result<()> {
+fn build(
+    place: &Place,
+    folder: &Folder,
+    journal: &Journal,
+    (marker, successor): (&Marker, Option<&Attachment>),
+    options: &Options,
+) -> Result<()> {
     let vfs = &*place.vfs;
     place::start(place, journal)?;
     for name in vfs.list(&folder.database)? {
@@ -191,6 +225,11 @@ fn build(place: &Place, folder: &Folder, journal: &Journal, marker: &Marker, opt
         }
         vfs.hard_link(&path, &place.layout.staging.join(&name))?;
         trap!(vfs, RestoreFileLinked);
+    }
+    if let Some(successor) = successor {
+        trap!(vfs, RestoreHandoverBefore);
+        attachment::hand_over_to(vfs, &place.layout.live, &place.layout.staging, successor)?;
+        trap!(vfs, RestoreHandoverAfter);
     }
     place::sync_staging(place)?;
     place::finish(place, journal, || {

@@ -12,6 +12,7 @@
 //! | clear | removes what was needed on the way | |
 
 mod apply;
+mod attached;
 mod compacted;
 pub mod consistent;
 pub mod coordinator;
@@ -38,5 +39,6 @@ mod state_tests;
 pub mod unreachable;
 mod worker;
 
+pub use attached::{GoesOn, goes_on};
 pub use phases::{Part, worker};
 pub use worker::{Request, abort, go_on, preview, preview_fully, run, start, status, step};

@@ -348,9 +348,11 @@ impl<'a> Planner<'a> {
                 return Ok((index, id, body));
             }
             if !timeline.is_derivable() {
-                // Where all of this one was truncated, the next one's.
-                let first = |timeline: &&Timeline| self.snapshots(timeline.id).map(|(_, body)| body.time).min();
-                let first = self.line[..=index].iter().rev().find_map(first);
+                // Where all of this one was truncated, the next one's; none that is after the place where that goes on.
+                let end = |at| self.end(at).map_or(Limit::NONE, |end| Limit::of(&end));
+                let within = |at, body: &SnapshotBody| body.sequence <= end(at).sequence && body.time <= end(at).time;
+                let times = |at: usize| self.snapshots(self.line[at].id).filter(move |(_, body)| within(at, body));
+                let first = (0..=index).rev().find_map(|at| times(at).map(|(_, body)| body.time).min());
                 let truncated = self.line[..=index].iter().any(|timeline| self.live.floors.contains_key(&timeline.id));
                 return Err(unreachable(&self.moment, Unreachable::Before { first, truncated }));
             }

@@ -14,6 +14,7 @@ use crate::place::journal::require_parent;
 use crate::place::restore_phase::{RESTORE_FORMAT, RestorePhase};
 use crate::place::{self, Place, Rest};
 use crate::restore::apply::Applier;
+use crate::restore::attached::{require_current, require_own_archive, require_snapshot_of_same};
 use crate::restore::folder::{Failure, Folder, Found, Spec, Step, TwoPhase};
 use crate::restore::install::{install, require_target, seal};
 use crate::restore::log::ArchiveLog;
@@ -43,7 +44,8 @@ pub struct Request {
     pub moment: Moment,
     /// Not the current timeline of the archive, but this.
     pub timeline: Option<Uuid>,
-    /// A database at the target gives way, and is kept in its backup directory.
+    /// A database at the target gives way, and is kept in its backup directory. One that is attached to the archive hands its
+    /// log over, and the restored one goes on in it, with a new timeline.
     pub replace: bool,
     /// No pin is taken, since the archive cannot be written: what is read may be deleted meanwhile.
     pub no_pin: bool,
@@ -105,8 +107,8 @@ fn planned(archive: &Archive, request: &Request, options: &Options) -> Result<Pl
 /// options name is the one that the database gets; unset, it is the one that it had at that moment.
 ///
 /// # Errors
-/// As [`preview`]; `Conflict`: there is a database that is not to be replaced, or a restore is under way. Nothing has
-/// begun then; an empty folder may stand.
+/// As [`preview`]; `Conflict`: there is a database that is not to be replaced, or a restore is under way; `Unsupported`: the
+/// database is attached to another archive. Nothing has begun then; an empty folder may stand.
 pub fn start(target: &Path, archive: &Archive, request: &Request, options: &Options) -> Result<Found> {
     let vfs = options.file_operations()?;
     begin(&vfs, &Folder::of(target)?, archive, request, None, options).map(|(found, _)| found)
@@ -137,6 +139,9 @@ pub(super) fn begin(
     };
     require_none_under_way(&**vfs, folder)?;
     require_target(&mut Place::lock(Arc::clone(vfs), &folder.target.live)?.of_restore(), &spec)?;
+    if let Some(attachment) = require_own_archive(&**vfs, &folder.target.live, &spec)? {
+        require_current(archive, &attachment, &folder.target.live)?;
+    }
     let (mut plan, left_out, pin) = planned(archive, request, options)?;
     if two_phase.is_some() {
         // The one that was asked for, or none: what phase 2 uses is decided once, when its run is made.
@@ -372,7 +377,10 @@ impl Work<'_> {
     pub(super) fn work(&self, found: &Found) -> Result<Vec<LeftOut>> {
         let (vfs, folder) = (&**self.vfs, self.folder);
         match found.status.step {
-            Step::Fetch => self.fetch(&found.plan).map(|()| Vec::new()),
+            Step::Fetch => {
+                self.fetch(&found.plan)?;
+                require_snapshot_of_same(vfs, folder, &found.spec).map(|()| Vec::new())
+            }
             Step::Apply => {
                 let go_on = || self.check_pin();
                 let (archive, options) = (self.archive, &self.options);
@@ -380,7 +388,7 @@ impl Work<'_> {
             }
             Step::Install => {
                 let marker = seal(vfs, &folder.database, found.spec.restore, &self.options)?;
-                install(self.vfs, folder, &found.spec, &marker, &self.options)?;
+                install(self.vfs, folder, self.archive, (&found.spec, &found.plan), &marker, &self.options)?;
                 trap!(vfs, RestoreInstalled);
                 Ok(Vec::new())
             }
@@ -422,7 +430,8 @@ impl Work<'_> {
         };
         download(self.archive, &manifest, vfs, &folder.database, &go_on)?;
         trap!(vfs, RestoreFetched);
-        // A restored copy is attached to nothing: a drill must never ship into the log that it came from.
+        // A restored copy is attached to nothing: a drill must never ship into the log that it came from. One that replaces
+        // an attached database is attached when it is moved in.
         vfs.remove_file(&folder.database.join(LOG_BACKUP))?;
         vfs.sync_dir(&folder.database)?;
         trap!(vfs, RestoreDetached);

@@ -80,6 +80,7 @@ pub fn attach(path: &Path) {
         start_sequence: 0,
         parent: None,
         cause: Cause::Init,
+        restored: None,
     };
     attachment::write(&vfs, path, &attachment).unwrap();
 }

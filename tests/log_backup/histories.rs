@@ -10,6 +10,7 @@ use morphkv::log_backup::shipper::{Pass, ShipOptions, Shipper};
 use morphkv::{Engine, ErrorKind, Keep, manage};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// An attached database with some content, shipped, with its base snapshot.
 fn attached(bench: &Bench) -> Engine {
@@ -273,6 +274,22 @@ fn a_conversion_hands_over_and_its_timeline_goes_on_from_the_parents_end() {
     let pass = bench.shipper(&engine).ship_once().unwrap();
     assert!(pass.begun.is_empty() && pass.base_snapshot.is_none(), "{pass:?}");
     assert_eq!(head(&bench.archive).timelines.len(), 3);
+    assert_restorable(&bench.archive, &engine);
+}
+
+/// Without one of its own, each restore would go through all of the log since the last one of the timeline before.
+#[test]
+fn after_a_conversion_a_base_snapshot_is_taken_again_when_it_is_due() {
+    let bench = Bench::in_memory();
+    attached(&bench).close().unwrap();
+    let engine = Engine::open(bench.path(), options().encoding(Hierarchical)).unwrap();
+    write(&engine, "in the new one");
+    assert!(bench.shipper(&engine).ship_once().unwrap().base_snapshot.is_none());
+    write(&engine, "later");
+    let due = ShipOptions { base_after: Duration::ZERO, ..ship_options() };
+    let pass = Shipper::new(engine.clone(), bench.archive.clone(), due).ship_once().unwrap();
+    assert!(pass.base_snapshot.is_some() && pass.begun.is_empty(), "{pass:?}");
+    assert!(bench.shipper(&engine).ship_once().unwrap().base_snapshot.is_none());
     assert_restorable(&bench.archive, &engine);
 }
 

@@ -115,3 +115,28 @@ fn what_cannot_be_reached_is_refused_with_the_time_that_can() {
     assert_eq!(morphkv(&target, "step", &[], 2).0["kind"], "NotFound");
     assert!(!target.with_extension("restore").exists());
 }
+
+#[test]
+fn a_database_that_is_attached_to_the_archive_goes_on_in_it_and_is_told_how() {
+    let mut source = Source::new(Arc::new(Natural));
+    source.put("/key/1", "1");
+    let good = source.states.last().unwrap().clone();
+    source.put("/key/2", "2");
+    source.ship(None);
+    let (old, path) = (source.timeline.to_string(), source.path.clone());
+    source.close();
+    let to = good.time.to_string();
+    let what = ["--archive", source.archive.url(), "--to", &to, "--replace"];
+    assert_eq!(morphkv(&path, "start", &what, 0).0["goes_on"], Value::Null);
+    let done = morphkv(&path, "run", &[], 0).0;
+    assert_eq!((&done["phase"], &done["goes_on"]["replaced"]), (&"complete".into(), &Value::from(old.as_str())));
+    let own = crate::replaced::attachment_of(&path);
+    let new = own.timeline.to_string();
+    assert_eq!(done["goes_on"]["timeline"], new);
+    assert!(path.join("unshipped").exists());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_morphkv"));
+    let told = command.args(["restore", "status"]).arg(&path).env_remove("MORPHKV_TRAP").output().unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(told.contains(&new) && told.contains(&format!("--timeline {old}")), "{told}");
+    assert!(all_of(&path).0 == good.content);
+}

@@ -9,6 +9,8 @@ mod kills;
 mod lines;
 mod moments;
 mod parts;
+mod replaced;
+mod replaced_kills;
 mod replica;
 mod source;
 mod stores;

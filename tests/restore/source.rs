@@ -34,6 +34,10 @@ pub const BEGIN: u64 = 1_700_000_000_000_000;
 pub struct Clock(AtomicU64);
 
 impl Clock {
+    pub fn begin() -> Arc<Clock> {
+        Arc::new(Clock(AtomicU64::new(BEGIN)))
+    }
+
     pub fn now(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -101,7 +105,7 @@ impl Source {
         let directory = scratch();
         let path = directory.path().join("db");
         let archive = open_archive(&directory.path().join("archive"));
-        let clock = Arc::new(Clock(AtomicU64::new(BEGIN)));
+        let clock = Clock::begin();
         let created = engine_options(&clock).create_if_missing(true).encoding(encoding.clone());
         Engine::open(&path, created).unwrap().close().unwrap();
         let timeline = Uuid::new_v4();
@@ -112,6 +116,7 @@ impl Source {
             start_sequence: 0,
             parent: None,
             cause: Cause::Init,
+            restored: None,
         };
         attachment::write(&RealVfs::default(), &path, &attached).unwrap();
         let engine = Engine::open(&path, engine_options(&clock)).unwrap();
@@ -199,8 +204,13 @@ impl Source {
         self.note();
     }
 
-    pub fn reopen(&mut self) {
+    /// Closes the database, for good.
+    pub fn close(&mut self) {
         self.engine.take().unwrap().close().unwrap();
+    }
+
+    pub fn reopen(&mut self) {
+        self.close();
         self.engine = Some(Engine::open(&self.path, engine_options(&self.clock)).unwrap());
     }
 

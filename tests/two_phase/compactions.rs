@@ -2,19 +2,21 @@
 
 use crate::common::figures::{Figures, scale};
 use crate::common::{copy_tree, options, scratch};
-use crate::source::{Source, request};
+use crate::source::{Source, all_of, request};
 use crate::world::{
     Inline, PACE, check, compact_all, folder, go_on, is_fast, log, reason, shard, start, target, waits,
 };
 use morphkv::encoding::Hierarchical;
 use morphkv::log_backup::compact::{State, Until};
 use morphkv::log_backup::names;
+use morphkv::log_backup::shipper::{ShipOptions, Shipper};
 use morphkv::restore::coordinator::{self, Did};
 use morphkv::restore::folder::{Step, TwoPhase};
 use morphkv::restore::moment::Moment;
 use morphkv::restore::state::{Compaction, Mode, Reason};
+use morphkv::restore::{self, Request};
 use morphkv::testing::{RealVfs, Trap, TrapPlan};
-use morphkv::{ErrorKind, Options};
+use morphkv::{Engine, ErrorKind, Options};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -377,4 +379,33 @@ fn one_that_is_made_anew_after_settling_is_not_used() {
     let Some(Mode::Raw(why)) = &done.status.mode else { panic!("{:?}", done.status.mode) };
     assert!(why.contains("not the one that has settled"), "{why}");
     check(&source, &target, &done, Moment::Latest, "made anew");
+}
+
+/// The database that the log is of gives way itself: it goes on in the archive.
+#[test]
+fn one_over_the_attached_database_hands_its_log_over() {
+    let mut source = log(true);
+    let middle = source.states[source.states.len() / 2].clone();
+    source.put("/unshipped", "1");
+    let (old, content, path) = (source.timeline, source.content.clone(), source.path.clone());
+    source.close();
+    let replacing = Request { replace: true, ..request(Moment::Time(middle.time)) };
+    coordinator::start(&path, &source.archive, &replacing, &waits("none", Some(1)), &options()).unwrap();
+    let found = go_on(&source, &path);
+    let goes_on = restore::goes_on(&path, &found, &options()).unwrap().unwrap();
+    assert_eq!(goes_on.replaced, old);
+    let engine = Engine::open(&path, options()).unwrap();
+    engine.put("/after", "1").unwrap();
+    let pass = Shipper::new(engine.clone(), source.archive.clone(), ShipOptions::default()).ship_once().unwrap();
+    assert_eq!((pass.timeline, &pass.begun[..]), (goes_on.timeline, &[][..]));
+    engine.close().unwrap();
+    let mut after = middle.content;
+    after.insert(b"/after".to_vec(), b"1".to_vec());
+    let target = target(&source);
+    for (timeline, expected) in [(None, after), (Some(old), content)] {
+        restore::run(&target, &source.archive, &Request { timeline, ..request(Moment::Latest) }, &options()).unwrap();
+        assert_eq!(all_of(&target).0, expected, "{timeline:?}");
+        Engine::destroy(&target, options()).unwrap();
+        assert!(restore::abort(&target, &options()).unwrap());
+    }
 }

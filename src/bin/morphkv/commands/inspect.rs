@@ -40,7 +40,8 @@ pub fn rows(seen: &inspect::Inspection) -> Vec<(&str, String)> {
         rows.push(("log archive", archive));
         rows.extend(attachment.timeline.map(|timeline| ("timeline", timeline.to_string())));
         if attachment.unshipped_before_conversion {
-            rows.push(("to be shipped", "the log from before the last conversion: another one has to wait".into()));
+            let log = "the log from before the last conversion or restore: another one has to wait";
+            rows.push(("to be shipped", log.into()));
         }
     }
     let beside = seen.siblings.iter().filter(|sibling| sibling.state != "absent" && sibling.role != "live");

@@ -11,7 +11,7 @@ use morphkv::restore::moment::{Moment, show_time};
 use morphkv::restore::named::Named;
 use morphkv::restore::plan::{Gap, Plan};
 use morphkv::restore::runs::LeftOut;
-use morphkv::restore::{self, Request};
+use morphkv::restore::{self, GoesOn, Request};
 use morphkv::{Error, ErrorKind, Options, Result};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -78,6 +78,8 @@ struct What {
     #[arg(long, value_name = "ID")]
     timeline: Option<Uuid>,
     /// A database at the target gives way, and is kept beside the new one, for `rollback`, until `drop-backup`
+    ///
+    /// If it is attached to this archive, the restored one is too, and goes on with a timeline of its own.
     #[arg(long)]
     replace: bool,
     /// Take no pin: for an archive that cannot be written, where what is read may be deleted meanwhile
@@ -125,6 +127,8 @@ struct Shown<'a> {
     encoding: String,
     replace: bool,
     replica: bool,
+    /// How the database goes on in the archive, if the one that it has replaced was attached to it.
+    goes_on: Option<GoesOn>,
     two_phase: Option<phases::Shown<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     did: Option<String>,
@@ -285,6 +289,7 @@ fn shown<'a>(target: &Target, plan: &'a Plan, archive: &'a str, encoding: String
         encoding,
         replace: false,
         replica: false,
+        goes_on: None,
         two_phase: None,
         did: None,
         worker_command: None,
@@ -311,6 +316,10 @@ fn rows(shown: &Shown<'_>) -> Vec<(&'static str, String)> {
     }
     for gap in shown.gaps {
         rows.push(("gap", format!("part of the log after {} was lost", show_time(gap.from))));
+    }
+    if let Some(goes_on) = &shown.goes_on {
+        rows.push(("goes on", format!("attached to the archive, as the timeline {}", goes_on.timeline)));
+        rows.push(("replaced", format!("what came later stays restorable with --timeline {}", goes_on.replaced)));
     }
     if let Some(two_phase) = &shown.two_phase {
         rows.extend(phases::rows(two_phase));
@@ -363,6 +372,8 @@ impl Target {
             compactions_left_out: &found.status.left_out,
             replace: found.spec.replace,
             replica: found.spec.replica,
+            // What stands at the target by now is not the restore's affair.
+            goes_on: restore::goes_on(&self.path, found, &Options::new()).unwrap_or_default(),
             two_phase: phases::shown(&self.path, found)?,
             did: passed.map(Passed::describe),
             worker_command: passed.and_then(|passed| match &passed.did {

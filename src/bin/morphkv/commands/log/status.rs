@@ -44,7 +44,7 @@ impl Status {
                     rows.push(("warning", "it is not the archive's current timeline".into()));
                 }
                 if log.has_unshipped {
-                    rows.push(("unshipped", "the log from before the last conversion".into()));
+                    rows.push(("unshipped", "the log from before the last conversion or restore".into()));
                 }
                 (format!("{path} is attached"), rows)
             }
