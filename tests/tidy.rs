@@ -384,7 +384,7 @@ fn calls(source: &Source, all: &[Token<'_>], found: &mut Vec<String>) {
 /// Files that may use the operating system's file calls. A paused trap makes its file past the Vfs that it pauses.
 fn own_files(source: &Source) -> bool {
     let path = source.path.as_str();
-    source.is_binary() || path.starts_with("src/fs/") || path == "src/lock.rs" || path == "src/trap.rs"
+    source.is_binary() || path.starts_with("src/fs/") || path == "src/lock.rs" || path.starts_with("src/trap")
 }
 
 fn crates(source: &Source, all: &[Token<'_>], found: &mut Vec<String>) {
