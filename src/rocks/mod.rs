@@ -57,6 +57,9 @@ fn error(step: &'static str, path: &Path, source: rocksdb::Error) -> Error {
         Rocks::InvalidArgument if text.contains("Column families not opened") => ErrorKind::Refused,
         // The same the other way round: one that we need is not there.
         Rocks::InvalidArgument if text.contains("Column family not found") => ErrorKind::Refused,
+        // At every open RocksDB tries a file with its options and without direct reads, and calls any failure of that so.
+        Rocks::InvalidArgument if text.contains("Direct I/O is not supported") => ErrorKind::Io,
+        Rocks::InvalidArgument if text.contains("options incompatible with filesystem") => ErrorKind::Io,
         Rocks::InvalidArgument => ErrorKind::InvalidArgument,
         Rocks::NotSupported => ErrorKind::Unsupported,
         Rocks::IOError if is_held_lock(&text) => ErrorKind::Locked,
