@@ -11,7 +11,7 @@ use crate::rocks::{Database, Family};
 
 /// Cuts need not be keys, and a short one is as good.
 const CUT_BYTES: usize = 256;
-/// How often what a file holds is divided at most.
+/// How often a file is halved at most: keys that differ late in their bytes are not worth more.
 const HALVINGS: u32 = 24;
 
 /// The tasks of a rewrite. Planned once; whoever goes on with a rewrite must use the same plan.
@@ -101,29 +101,23 @@ fn divide(database: &Database, range: Range, piece_bytes: u64, pieces: &mut Vec<
     while let Some(Range { low, high, bytes, halvings }) = ranges.pop() {
         let middle = (bytes > piece_bytes && halvings < HALVINGS).then(|| middle(&low, &high)).flatten();
         let Some(middle) = middle else {
-            if bytes > 0 {
-                pieces.push(Piece { position: low, bytes });
-            }
+            pieces.push(Piece { position: low, bytes });
             continue;
         };
         let sizes = database.approximate_sizes(&[(low.clone(), middle.clone()), (middle.clone(), high.clone())])?;
         // Other files may lie in the range, too: only the proportion counts.
         let share = u128::from(bytes) * u128::from(sizes[0]) / u128::from((sizes[0] + sizes[1]).max(1));
         let lower = u64::try_from(share).unwrap_or(bytes);
-        // Where all lies in one half, nothing was divided: so a directory is found whose keys differ late in their bytes.
-        let halvings = halvings + u32::from(0 < lower && lower < bytes);
+        let halvings = halvings + 1;
         ranges.push(Range { low: middle.clone(), high, bytes: bytes - lower, halvings });
         ranges.push(Range { low, high: middle, bytes: lower, halvings });
     }
     Ok(())
 }
 
-/// A byte string about half-way between two; none if they differ too little, or too late to be a cut.
+/// A byte string about half-way between two; none if they differ too little.
 pub(super) fn middle(low: &[u8], high: &[u8]) -> Option<Vec<u8>> {
     let common = low.iter().zip(high).take_while(|(low, high)| low == high).count();
-    if common >= CUT_BYTES {
-        return None;
-    }
     let number = |bytes: &[u8]| {
         let mut digits = [0; 8];
         let len = bytes.len().min(8);
@@ -220,8 +214,6 @@ mod tests {
         }
         assert_eq!(middle(b"a", b"a"), None);
         assert_eq!(middle(b"b", b"a"), None);
-        let late = |last: u8| [vec![b'x'; CUT_BYTES], vec![last]].concat();
-        assert_eq!(middle(&late(b'a'), &late(b'z')), None);
     }
 
     #[test]

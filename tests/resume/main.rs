@@ -83,6 +83,14 @@ impl Sandbox {
 
 /// A natural database of so many entries, with values of so many bytes that do not compress, in several files.
 pub fn sandbox(count: usize, value_bytes: usize) -> Sandbox {
+    sandbox_of(count, value_bytes, |at| match at % 7 {
+        0 => format!("/users/{}/", at / 7),
+        1 => format!("/deep/a/b/c/d/{at:06}"),
+        _ => format!("/users/{}/item-{at:06}", at / 7),
+    })
+}
+
+fn sandbox_of(count: usize, value_bytes: usize, key: impl Fn(usize) -> String) -> Sandbox {
     let directory = common::scratch();
     let path = directory.path().join("db");
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
@@ -96,11 +104,6 @@ pub fn sandbox(count: usize, value_bytes: usize) -> Sandbox {
         }
         bytes.truncate(value_bytes);
         bytes
-    };
-    let key = |at: usize| match at % 7 {
-        0 => format!("/users/{}/", at / 7),
-        1 => format!("/deep/a/b/c/d/{at:06}"),
-        _ => format!("/users/{}/item-{at:06}", at / 7),
     };
     let content: Content = (0..count).map(|at| (key(at).into_bytes(), value())).collect();
     let engine = Engine::open(&path, options().create_if_missing(true).encoding(Natural)).unwrap();
@@ -129,9 +132,13 @@ pub fn small() -> Tuning {
     }
 }
 
-/// The database on which work is measured.
+/// The database on which work is measured. Its tasks are of like size: a directory that shares a file with others would be a
+/// task of a third of it all, and whether a kill meets that one would be a matter of luck.
 pub fn measured() -> Sandbox {
-    sandbox(scale(40_000, 400_000), 1_600)
+    sandbox_of(scale(40_000, 400_000), 1_600, |at| match at % 6 {
+        0 => format!("/users/{}/", at / 6),
+        _ => format!("/users/{}/item-{at:06}", at / 6),
+    })
 }
 
 pub fn encoding(name: &str) -> Arc<dyn KeyEncoding> {
