@@ -312,10 +312,9 @@ impl Shared {
                 Ok(())
             }
             Err(error) => {
-                match error.kind() {
-                    ErrorKind::NotFound => self.lose("somebody has removed it"),
-                    ErrorKind::Conflict => self.look_again(written),
-                    _ => {}
+                self.lose_if_gone(&error);
+                if error.kind() == ErrorKind::Conflict {
+                    self.look_again(written);
                 }
                 Err(error)
             }
@@ -324,11 +323,14 @@ impl Shared {
 
     /// When it was last written, in the store's time.
     fn modified(&self) -> Result<i64> {
-        self.archive.head(&self.name).map(|stat| stat.modified).inspect_err(|error| {
-            if error.kind() == ErrorKind::NotFound {
-                self.lose("somebody has removed it");
-            }
-        })
+        let found = self.archive.head(&self.name).inspect_err(|error| self.lose_if_gone(error));
+        found.map(|stat| stat.modified)
+    }
+
+    fn lose_if_gone(&self, error: &Error) {
+        if error.kind() == ErrorKind::NotFound {
+            self.lose("somebody has removed it");
+        }
     }
 
     fn lose(&self, why: &'static str) {
