@@ -21,7 +21,8 @@ use crate::log_backup::names::{Kind, LAYOUT, ObjectName, compaction_of, kind, se
 use crate::log_backup::object::Listed;
 use crate::log_backup::pin::{self, Pin, PinRequest, PinState, TTL};
 use crate::log_backup::referred::{listed, named};
-use crate::log_backup::tail::{self, Stretch, stretches};
+use crate::log_backup::tail::{self, Presence, presence};
+use crate::log_backup::timelines::known_last;
 use crate::log_backup::verify::Fault;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -279,13 +280,14 @@ impl Run<'_> {
         for timeline in timelines {
             let standing = standing.get(&timeline).unwrap_or(&none);
             let floor = self.live.floors.get(&timeline).copied().unwrap_or(0);
-            let Some(last) = self.last(timeline, standing) else { continue };
-            for stretch in stretches(floor, last, standing.keys().copied()) {
+            let known = known_last(&self.head, &self.live, timeline);
+            let Some(last) = known.max(standing.keys().next_back().copied()) else { continue };
+            for found in presence(floor, last, standing.keys().copied()) {
                 self.pin.check()?;
-                let number = match stretch {
-                    Stretch::Stands(number) => number,
-                    Stretch::Missing(first, last) => {
-                        self.fault(&segment(timeline, first)?, Stretch::missing(first, last));
+                let number = match found {
+                    Presence::Stands(number) => number,
+                    Presence::Missing(first, last) => {
+                        self.fault(&segment(timeline, first)?, Presence::missing(first, last));
                         continue;
                     }
                 };
@@ -305,17 +307,6 @@ impl Run<'_> {
             }
         }
         Ok(())
-    }
-
-    /// The last segment that stands, or that something refers to.
-    fn last(&self, timeline: Uuid, standing: &BTreeMap<u64, u64>) -> Option<u64> {
-        let parents = self.head.timelines.iter().filter_map(|later| later.parent);
-        let ends = parents.filter(|parent| parent.timeline == timeline).map(|parent| parent.end.segment);
-        let bases = self.live.entries.values().filter_map(|entry| match &entry.body {
-            Body::Snapshot(body) if body.timeline == timeline => body.next_segment.checked_sub(1),
-            _ => None,
-        });
-        ends.chain(bases).chain(standing.keys().copied()).max()
     }
 
     fn sweep(&mut self) -> Result<()> {

@@ -43,15 +43,15 @@ pub fn exists(archive: &Archive, timeline: Uuid, number: u64) -> Result<bool> {
 
 /// What there is of the segments that a timeline should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stretch {
+pub enum Presence {
     /// One that stands.
     Stands(u64),
     /// These do not, the last one included. However many: a name says what it likes.
     Missing(u64, u64),
 }
 
-impl Stretch {
-    /// What is wrong with a stretch that is missing, told of its first segment.
+impl Presence {
+    /// What is wrong with segments that are missing, told of the first of them.
     pub fn missing(first: u64, last: u64) -> String {
         match last - first {
             0 => "it is not there".into(),
@@ -61,14 +61,14 @@ impl Stretch {
 }
 
 /// Goes through the segments from `floor` to `last`, of which `standing` are there, ascending.
-pub fn stretches(floor: u64, last: u64, standing: impl IntoIterator<Item = u64>) -> impl Iterator<Item = Stretch> {
+pub fn presence(floor: u64, last: u64, standing: impl IntoIterator<Item = u64>) -> impl Iterator<Item = Presence> {
     let mut next = floor;
     let standing = standing.into_iter().filter(move |number| (floor..=last).contains(number)).map(Some);
     standing.chain([None]).flat_map(move |number| {
-        let end = number.unwrap_or(last + 1);
-        let missing = (next < end).then(|| Stretch::Missing(next, end - 1));
-        next = end + 1;
-        missing.into_iter().chain(number.map(Stretch::Stands))
+        let end = number.unwrap_or(last.saturating_add(1));
+        let missing = (next < end).then(|| Presence::Missing(next, end - 1));
+        next = end.saturating_add(1);
+        missing.into_iter().chain(number.map(Presence::Stands))
     })
 }
 
@@ -169,18 +169,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hole_is_one_stretch_however_wide() {
-        let of = |floor, last, standing: &[u64]| stretches(floor, last, standing.iter().copied()).collect::<Vec<_>>();
-        use Stretch::{Missing, Stands};
+    fn a_hole_is_one_however_wide() {
+        let of = |floor, last, standing: &[u64]| presence(floor, last, standing.iter().copied()).collect::<Vec<_>>();
+        use Presence::{Missing, Stands};
         assert_eq!(of(0, 2, &[0, 1, 2]), [Stands(0), Stands(1), Stands(2)]);
         assert_eq!(
             of(2, 1 << 40, &[0, 3, 1 << 40]),
             [Missing(2, 2), Stands(3), Missing(4, (1 << 40) - 1), Stands(1 << 40)]
         );
         assert_eq!(of(5, 9, &[]), [Missing(5, 9)]);
+        assert_eq!(of(5, u64::MAX, &[]), [Missing(5, u64::MAX - 1)]);
         assert_eq!(of(0, 3, &[1]), [Missing(0, 0), Stands(1), Missing(2, 3)]);
         assert_eq!(
-            (Stretch::missing(3, 3), Stretch::missing(3, 5)),
+            (Presence::missing(3, 3), Presence::missing(3, 5)),
             ("it is not there".into(), "it is not there, and 2 after it".into())
         );
     }

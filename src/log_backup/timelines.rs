@@ -10,7 +10,7 @@ use crate::fs::Vfs;
 use crate::log_backup::archive::Archive;
 use crate::log_backup::commit::{commit, create, load};
 use crate::log_backup::head::{Head, LogPosition, Parent, Timeline};
-use crate::log_backup::migration::{Body, SnapshotBody};
+use crate::log_backup::migration::{Base, Body, SnapshotBody};
 use crate::log_backup::tail;
 use crate::trap::trap;
 use std::path::Path;
@@ -168,6 +168,17 @@ fn bases(head: &Head, timeline: Uuid) -> Result<Vec<SnapshotBody>> {
         _ => None,
     });
     Ok(bodies.collect())
+}
+
+/// The last segment of a timeline that HEAD speaks of; `live` is what it has, merged.
+pub(super) fn known_last(head: &Head, live: &Base, timeline: Uuid) -> Option<u64> {
+    let parents = head.timelines.iter().filter_map(|later| later.parent);
+    let ends = parents.filter(|parent| parent.timeline == timeline).map(|parent| parent.end.segment);
+    let bases = live.entries.values().filter_map(|entry| match &entry.body {
+        Body::Snapshot(body) if body.timeline == timeline => body.next_segment.checked_sub(1),
+        _ => None,
+    });
+    ends.chain(bases).max()
 }
 
 /// Whether nothing of a timeline can be restored before it has a base snapshot of its own.

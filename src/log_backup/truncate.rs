@@ -31,7 +31,7 @@ use crate::log_backup::needed::{Doomed, Extent, Needed, Until, doomed, needed};
 use crate::log_backup::pin::{self, Pin, PinRequest, PinState, TTL};
 use crate::log_backup::referred::{listed, named};
 use crate::log_backup::tail;
-use crate::log_backup::timelines::floor_of;
+use crate::log_backup::timelines::{floor_of, known_last};
 use crate::log_backup::verify::Fault;
 use crate::trap::trap;
 use parking_lot::Mutex;
@@ -469,15 +469,4 @@ fn extents(archive: &Archive, head: &Head, live: &Base) -> Result<BTreeMap<Uuid,
         extents.insert(id, extent);
     }
     Ok(extents)
-}
-
-/// The last segment of a timeline that HEAD speaks of.
-fn known_last(head: &Head, live: &Base, timeline: Uuid) -> Option<u64> {
-    let parents = head.timelines.iter().filter_map(|later| later.parent);
-    let ends = parents.filter(|parent| parent.timeline == timeline).map(|parent| parent.end.segment);
-    let bases = live.entries.values().filter_map(|entry| match &entry.body {
-        Body::Snapshot(body) if body.timeline == timeline => body.next_segment.checked_sub(1),
-        _ => None,
-    });
-    ends.chain(bases).max()
 }

@@ -10,8 +10,8 @@ use crate::log_backup::pin::{Pin, PinRequest, TTL};
 use crate::log_backup::referred::{listed, named};
 use crate::log_backup::segment::SegmentStart;
 use crate::log_backup::segment_reader::SegmentReader;
-use crate::log_backup::tail::{self, Stretch, stretches};
-use crate::log_backup::timelines::{floor_of, latest_base};
+use crate::log_backup::tail::{self, Presence, presence};
+use crate::log_backup::timelines::{floor_of, known_last};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -58,13 +58,6 @@ pub fn verify(archive: &Archive) -> Result<Verified> {
     Ok(run.verified)
 }
 
-/// The last segment that something refers to.
-fn last(head: &Head, timeline: Uuid) -> Result<Option<u64>> {
-    let parents = head.timelines.iter().filter_map(|later| later.parent);
-    let last = parents.filter(|parent| parent.timeline == timeline).map(|parent| parent.end.segment).max();
-    Ok(last.max(latest_base(head, timeline)?.and_then(|base| base.next_segment.checked_sub(1))))
-}
-
 struct Check<'a> {
     archive: &'a Archive,
     pin: Pin,
@@ -90,14 +83,16 @@ impl Check<'_> {
     fn log(&mut self, head: &Head, timeline: Uuid) -> Result<()> {
         let floor = floor_of(head, timeline)?;
         let standing = self.standing(timeline)?;
-        let Some(last) = last(head, timeline)?.max(standing.last().copied()) else { return Ok(()) };
+        let Some(last) = known_last(head, &head.migrations.merged()?, timeline).max(standing.last().copied()) else {
+            return Ok(());
+        };
         let mut next: Option<SegmentStart> = None;
-        for stretch in stretches(floor, last, standing) {
+        for found in presence(floor, last, standing) {
             self.pin.check()?;
-            let number = match stretch {
-                Stretch::Stands(number) => number,
-                Stretch::Missing(first, last) => {
-                    let (object, reason) = (segment(timeline, first)?.to_string(), Stretch::missing(first, last));
+            let number = match found {
+                Presence::Stands(number) => number,
+                Presence::Missing(first, last) => {
+                    let (object, reason) = (segment(timeline, first)?.to_string(), Presence::missing(first, last));
                     self.verified.faults.push(Fault { object, reason });
                     next = None;
                     continue;

@@ -5,17 +5,21 @@ use crate::harness::*;
 use morphkv::log_backup::attach::{TakeOver, attach};
 use morphkv::log_backup::background::{LogBackup, LogBackupOptions, LogBackupState, LogBackupStatus};
 use morphkv::log_backup::fault_store::{Effect, When};
+use morphkv::log_backup::shipper::ShipOptions;
 use morphkv::{Durability, Engine, ErrorKind};
 use std::time::{Duration, Instant};
 
 fn started(bench: &Bench, interval: Duration) -> (Engine, LogBackup) {
+    started_with(bench, LogBackupOptions { ship: ship_options(), interval })
+}
+
+fn started_with(bench: &Bench, log_backup: LogBackupOptions) -> (Engine, LogBackup) {
     let engine = Engine::open(bench.path(), creating()).unwrap();
     fill(&engine, &sample(60));
     engine.close().unwrap();
     let buffered = options().durability(Durability::Buffered);
     let engine = attach(bench.path(), buffered, &bench.archive, TakeOver::No).unwrap();
-    let options = LogBackupOptions { ship: ship_options(), interval };
-    let backup = LogBackup::start(&engine, &bench.archive, options).unwrap();
+    let backup = LogBackup::start(&engine, &bench.archive, log_backup).unwrap();
     (engine, backup)
 }
 
@@ -107,4 +111,28 @@ fn a_database_that_is_shut_out_stops_and_says_so() {
     let unattached = Engine::open(bench.directory.path().join("third"), creating()).unwrap();
     let refused = LogBackup::start(&unattached, &bench.archive, LogBackupOptions::default());
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Refused);
+}
+
+#[test]
+fn one_that_has_stopped_still_keeps_the_wal_within_its_limit() {
+    let bench = Bench::in_memory();
+    let ship = ShipOptions { max_retained_wal: Some(0), ..ship_options() };
+    let (engine, backup) = started_with(&bench, LogBackupOptions { ship, interval: Duration::from_millis(20) });
+    until(&backup, "the first pass", |status| status.state == LogBackupState::Shipping);
+    let other = bench.directory.path().join("other");
+    Engine::open(&other, creating()).unwrap().close().unwrap();
+    drop(attach(&other, options(), &bench.archive, TakeOver::Yes).unwrap());
+    until(&backup, "the stop", |status| status.state == LogBackupState::Stopped);
+    for round in 0..3 {
+        engine.put(format!("/nobody takes this/{round}"), "value").unwrap();
+        engine.flush().unwrap();
+    }
+    let kept = || {
+        let files = std::fs::read_dir(bench.path().join("archive")).into_iter().flatten();
+        files.filter(|file| file.as_ref().is_ok_and(|file| file.metadata().is_ok_and(|found| found.len() > 0))).count()
+    };
+    assert!(kept() > 0);
+    backup.ship_now();
+    until(&backup, "the limit", |_| kept() == 0);
+    assert_eq!(backup.stop().unwrap_err().kind(), ErrorKind::Conflict);
 }
