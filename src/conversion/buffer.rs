@@ -168,6 +168,11 @@ impl SortBuffer {
         key_of(&self.chunks, &self.index[at])
     }
 
+    /// Where, from `begin` to `end`, the first key at or after `limit` is in a sorted buffer.
+    pub(super) fn first_from(&self, limit: &[u8], begin: usize, end: usize) -> usize {
+        begin + self.index[begin..end].partition_point(|slot| key_of(&self.chunks, slot) < limit)
+    }
+
     pub(super) fn entry(&self, at: usize) -> (&[u8], &[u8]) {
         let slot = &self.index[at];
         self.chunks[slot.chunk as usize][slot.range()].split_at(slot.key_bytes as usize)

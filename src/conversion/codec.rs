@@ -2,28 +2,37 @@
 //!
 //! If decoding gives back every key that was encoded, no two keys can have met in one encoded key; if encoding gives
 //! back every encoded key that was decoded, no two rows of the source can have been the same key. So both directions
-//! are checked for each entry, and a broken encoding of an application is found before anything is lost.
+//! are checked for each entry, and a broken encoding of an application is found before anything is lost. The encodings
+//! of this crate are proved by its tests instead, exhaustively for short keys, and decode strictly.
 
+use crate::encoding::proof::{Asked, Proof};
 use crate::encoding::{EncodingId, KeyEncoding};
 use crate::error::{Error, ErrorKind, Result, show_key};
 
 /// Decodes keys strictly.
 pub(super) struct Decoder<'e> {
     encoding: &'e dyn KeyEncoding,
+    proof: Proof,
     key: Vec<u8>,
     back: Vec<u8>,
 }
 
 impl<'e> Decoder<'e> {
     pub(super) fn new(encoding: &'e dyn KeyEncoding) -> Self {
-        Decoder { encoding, key: Vec::new(), back: Vec::new() }
+        Decoder { encoding, proof: encoding.proof(Asked), key: Vec::new(), back: Vec::new() }
     }
 
     /// The key; `Corrupt` unless these bytes are the one encoded form of it.
     #[inline]
-    pub(super) fn decode(&mut self, encoded: &[u8]) -> Result<&[u8]> {
+    pub(super) fn decode<'k>(&'k mut self, encoded: &'k [u8]) -> Result<&'k [u8]> {
+        if self.proof == Proof::Identity {
+            return Ok(encoded);
+        }
         self.key.clear();
         self.encoding.decode(encoded, &mut self.key)?;
+        if self.proof == Proof::Tests {
+            return Ok(&self.key);
+        }
         self.back.clear();
         match self.encoding.encode(&self.key, &mut self.back) {
             Ok(()) if self.back == encoded => Ok(&self.key),
@@ -46,23 +55,30 @@ impl<'e> Decoder<'e> {
 /// Encodes keys, with proof that each can be had back.
 pub(super) struct Encoder<'e> {
     encoding: &'e dyn KeyEncoding,
+    proof: Proof,
     encoded: Vec<u8>,
     back: Vec<u8>,
 }
 
 impl<'e> Encoder<'e> {
     pub(super) fn new(encoding: &'e dyn KeyEncoding) -> Self {
-        Encoder { encoding, encoded: Vec::new(), back: Vec::new() }
+        Encoder { encoding, proof: encoding.proof(Asked), encoded: Vec::new(), back: Vec::new() }
     }
 
     /// The encoded key; none if the encoding cannot carry it.
     #[inline]
-    pub(super) fn encode(&mut self, key: &[u8]) -> Result<Option<&[u8]>> {
+    pub(super) fn encode<'k>(&'k mut self, key: &'k [u8]) -> Result<Option<&'k [u8]>> {
+        if self.proof == Proof::Identity {
+            return Ok(Some(key));
+        }
         self.encoded.clear();
         match self.encoding.encode(key, &mut self.encoded) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Unrepresentable => return Ok(None),
             Err(error) => return Err(error),
+        }
+        if self.proof == Proof::Tests {
+            return Ok(Some(&self.encoded));
         }
         self.back.clear();
         match self.encoding.decode(&self.encoded, &mut self.back) {

@@ -2,14 +2,14 @@
 //!
 //! Where there are more spill files than can be read at a time, passes merge some of them into fewer first. A recorded
 //! merge can be gone on with: each line names the files so far, the first key that is not in them, and for each input
-//! the block to read on from. What it has read goes only when a line says that it ended.
+//! the block to read on from. What lies before that goes, file by file, once the line is durable.
 
 use super::buffer::SortBuffer;
 use super::heads::Heads;
 use super::output::{FileMaker, OutputFile, duplicate};
 use super::placer::Placer;
 use super::progress::Reporter;
-use super::record::{FileLine, MergeLine, PassLine, Position, SpillLine};
+use super::record::{FileLine, MergeLine, PassLine, Position, SpillLine, files_before, sequences};
 use super::resume::{Recorder, position};
 use super::sorter::{Spill, SpillReader, SpillWriter};
 use crate::encoding::KeyEncoding;
@@ -76,11 +76,14 @@ impl<'j> Merge<'j> {
         let sequences = self.passes(recorder, spills)?;
         let tell = !sequences.is_empty();
         let mut part = Part { recorder, recorded: placer.counts(), bytes: 0 };
+        let mut passed = Passed::default();
         let mut untold = 0;
         self.merge(&sequences, taken.next.as_ref(), memory, |head| {
             if part.bytes >= self.part_bytes && recorder.is_some() {
                 placer.end_file()?;
-                part.record(&placer, Some(head.position()))?;
+                let position = head.position();
+                part.record(&placer, Some(position.clone()))?;
+                self.remove_passed(&sequences, &position, &mut passed)?;
             }
             part.bytes += head.bytes();
             untold += head.bytes();
@@ -100,7 +103,7 @@ impl<'j> Merge<'j> {
         let most = self.at_once.max(2);
         let mut sequences: BTreeMap<String, Sequence> = match recorder {
             Some(recorder) => in_folder(recorder.sequences(), self.folder),
-            None => spills.into_iter().map(|spill| (SpillLine::of(&spill).name, vec![spill])).collect(),
+            None => in_folder(sequences(spills.iter().map(SpillLine::of)), self.folder),
         };
         let mut count = recorder.map_or(0, |recorder| recorder.taken().passes.len());
         let unfinished =
@@ -146,12 +149,14 @@ impl<'j> Merge<'j> {
             }
             None => Ok(()),
         };
-        let (mut writer, mut bytes) = (create(segments.len() + 1)?, 0);
+        let (mut writer, mut bytes, mut passed) = (create(segments.len() + 1)?, 0, Passed::default());
         self.merge(&merged, next.as_ref(), SortBuffer::default(), |head| {
             if bytes >= self.part_bytes && recorder.is_some() {
                 bytes = 0;
                 let segment = std::mem::replace(&mut writer, create(segments.len() + 2)?).finish()?;
-                record(&segment, Some(head.position()))?;
+                let position = head.position();
+                record(&segment, Some(position.clone()))?;
+                self.remove_passed(&merged, &position, &mut passed)?;
                 segments.push(segment);
             }
             bytes += head.bytes();
@@ -225,6 +230,20 @@ impl<'j> Merge<'j> {
         Ok(())
     }
 
+    /// Removes what no reader will come back to, once a line says where they go on.
+    fn remove_passed(&self, inputs: &[Sequence], position: &Position, passed: &mut Passed) -> Result<()> {
+        passed.0.resize(inputs.len(), 0);
+        for ((sequence, offset), gone) in inputs.iter().zip(&position.offsets).zip(&mut passed.0) {
+            let before = files_before(sequence.iter().map(|spill| spill.bytes), *offset);
+            for spill in sequence.get(*gone..before).unwrap_or_default() {
+                trap!(self.vfs, MergedSpillBefore);
+                self.vfs.remove_file(&spill.path)?;
+            }
+            *gone = before;
+        }
+        Ok(())
+    }
+
     fn remove(&self, sequences: &[Sequence]) -> Result<()> {
         for spill in sequences.iter().flatten() {
             trap!(self.vfs, MergedSpillBefore);
@@ -238,6 +257,10 @@ fn in_folder(sequences: BTreeMap<String, Vec<SpillLine>>, folder: &Path) -> BTre
     let sequence = |lines: Vec<SpillLine>| lines.iter().map(|line| line.in_folder(folder)).collect();
     sequences.into_iter().map(|(name, lines)| (name, sequence(lines))).collect()
 }
+
+/// How many files of each input are gone.
+#[derive(Default)]
+struct Passed(Vec<usize>);
 
 /// A pass to be done.
 struct Pass {
@@ -325,7 +348,7 @@ mod tests {
     type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 
     fn spilled(vfs: &dyn Vfs, folder: &Path, entries: &[(Vec<u8>, Vec<u8>)], each: usize) -> (Vec<Spill>, SortBuffer) {
-        let mut sorter = Sorter::new(vfs, folder, "test", SortBuffer::default());
+        let mut sorter = Sorter::new(vfs, folder, "test", 16 << 10, SortBuffer::default());
         for chunk in entries.chunks(each) {
             sorter.spill().unwrap();
             chunk.iter().for_each(|(key, value)| sorter.buffer.push(key, value));
@@ -369,7 +392,9 @@ mod tests {
         for (each, spills_at_once) in [(5000, 8), (300, 8), (97, 8), (97, 2), (20, 3), (20, 0), (1000, 1)] {
             let directory = tempfile::tempdir().unwrap();
             let (spills, memory) = spilled(&RealVfs::default(), directory.path(), &entries, each);
-            assert_eq!(spills.len(), entries.len().div_ceil(each) - 1);
+            let sequences = spills.iter().filter(|spill| !spill.follows).count();
+            assert_eq!(sequences, entries.len().div_ceil(each) - 1);
+            assert!(each < 97 || each == 5000 || spills.len() > sequences, "none is cut");
             assert!(merged(directory.path(), spills, memory, spills_at_once).unwrap() == sorted, "{each}");
             assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "spill files are removed");
         }

@@ -74,6 +74,7 @@ pub(super) mod tests {
             file_bytes: 24 << 10,
             small_bytes: 2 << 10,
             sample_entries: 500,
+            spill_bytes: 4 << 10,
             ..Tuning::default()
         }
     }
@@ -265,7 +266,7 @@ pub(super) mod tests {
         assert!(sorts_on_disk(&SlashSpans, &Natural) && !sorts_on_disk(&Hierarchical, &Natural));
         there_and_back((&Natural, &Reversed), |name, there, back| {
             assert_eq!((there.overflow_entries, back.overflow_entries), (0, 0), "{name}: a sort leaves nothing over");
-            assert_eq!(there.bytes_spilled > there.bytes_read, there.entries > 10, "{name}");
+            assert_eq!(there.bytes_spilled > 0, there.entries > 10, "{name}");
         });
     }
 
@@ -293,7 +294,7 @@ pub(super) mod tests {
             "{}",
             rewritten.overflow_entries
         );
-        assert!(rewritten.bytes_spilled > rewritten.bytes_read / 2);
+        assert!(rewritten.bytes_spilled > rewritten.bytes_read / 8, "compressed, they are shorter");
     }
 
     #[test]
@@ -326,6 +327,7 @@ pub(super) mod tests {
                 file_bytes: 1 << (12 + random(2) % 8),
                 small_bytes: 1 << (6 + random(3) % 8),
                 sample_entries: 100 << (random(4) % 8),
+                spill_bytes: 1 << (8 + random(8) % 8),
                 ..Tuning::default()
             };
             let means = (1 << (12 + random(5) % 10), 1 + random(6) as usize % 3, tuning);

@@ -1,5 +1,6 @@
 //! The SST files that a rewrite leaves behind.
 
+use super::parallel::Turns;
 use crate::encoding::{EncodingId, KeyEncoding};
 use crate::error::{Error, ErrorKind, Result, show_key};
 use crate::fs::Vfs;
@@ -27,6 +28,8 @@ pub(super) struct FileMaker<'j> {
     pub(super) options: &'j SstOptions,
     pub(super) encoding: &'j dyn KeyEncoding,
     pub(super) folder: PathBuf,
+    /// Whoever waits for a file to be synced lends its turn; none where there are no turns.
+    pub(super) turns: Option<&'j Turns>,
     /// What the names of its files begin with: unique in the folder.
     pub(super) prefix: String,
     /// The size at which a file ends.
@@ -42,6 +45,7 @@ impl<'j> FileMaker<'j> {
         Ok(OpenFile {
             vfs: self.vfs,
             encoding: self.encoding,
+            turns: self.turns,
             writer: SstWriter::create(self.options, &path)?,
             smallest: Vec::new(),
             largest: Vec::new(),
@@ -54,6 +58,7 @@ impl<'j> FileMaker<'j> {
 pub(super) struct OpenFile<'j> {
     vfs: &'j dyn Vfs,
     encoding: &'j dyn KeyEncoding,
+    turns: Option<&'j Turns>,
     writer: SstWriter<'j>,
     pub(super) smallest: Vec<u8>,
     pub(super) largest: Vec<u8>,
@@ -80,14 +85,18 @@ impl OpenFile<'_> {
         self.largest.extend_from_slice(key);
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.writer.bytes() >= self.file_bytes
+    pub(super) fn is_full(&mut self) -> bool {
+        self.writer.is_full(self.file_bytes)
     }
 
     /// Ends it; it is synced.
     pub(super) fn finish(self) -> Result<OutputFile> {
         let entries = self.writer.entries();
-        let path = self.writer.finish()?;
+        let writer = self.writer;
+        let path = match self.turns {
+            Some(turns) => turns.lend(|| writer.finish())?,
+            None => writer.finish()?,
+        };
         let stat = self.vfs.stat(&path)?;
         let bytes = stat.map(|stat| stat.len).ok_or_else(|| {
             Error::new(ErrorKind::Lost, "complete an SST file", "it vanished after it was written").at(&path)

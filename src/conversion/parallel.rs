@@ -1,7 +1,7 @@
 //! A number of like pieces of work, done by a few threads.
 
 use crate::error::{Error, ErrorKind, Result};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Says whether the work has become pointless because another part of it failed.
@@ -14,6 +14,52 @@ impl Stop {
             return Err(Error::new(ErrorKind::Lost, "go on", "another thread failed"));
         }
         Ok(())
+    }
+}
+
+/// Turns to compute, fewer than there are workers: whoever waits for the disk lends its turn to another.
+pub(super) struct Turns {
+    free: Mutex<usize>,
+    given_back: Condvar,
+}
+
+/// A turn, until it is dropped.
+pub(super) struct Turn<'t>(&'t Turns);
+
+impl Turns {
+    pub(super) fn new(count: usize) -> Self {
+        Turns { free: Mutex::new(count), given_back: Condvar::new() }
+    }
+
+    /// Waits for a turn.
+    pub(super) fn take(&self) -> Turn<'_> {
+        self.acquire();
+        Turn(self)
+    }
+
+    /// Lends the turn of this thread to another one while `wait` waits.
+    pub(super) fn lend<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.give_back();
+        let waited = wait();
+        self.acquire();
+        waited
+    }
+
+    fn acquire(&self) {
+        let mut free = self.free.lock();
+        self.given_back.wait_while(&mut free, |free| *free == 0);
+        *free -= 1;
+    }
+
+    fn give_back(&self) {
+        *self.free.lock() += 1;
+        self.given_back.notify_one();
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.give_back();
     }
 }
 
@@ -69,6 +115,29 @@ mod tests {
             assert_eq!(results, (0..100).map(|index| index * 2).collect::<Vec<_>>());
         }
         assert!(in_parallel(2, 0, |index, _| Ok(index)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn no_more_compute_than_there_are_turns_and_who_waits_is_not_among_them() {
+        let turns = Turns::new(2);
+        let (computing, most, waiting, most_waiting) =
+            (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        let during = |now: &AtomicUsize, most: &AtomicUsize| {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            now.fetch_sub(1, Ordering::SeqCst);
+        };
+        in_parallel(5, 60, |_, _| {
+            let _turn = turns.take();
+            during(&computing, &most);
+            turns.lend(|| during(&waiting, &most_waiting));
+            during(&computing, &most);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(most.into_inner(), 2);
+        assert!(most_waiting.into_inner() > 2, "nobody computed meanwhile");
+        assert_eq!(turns.free.into_inner(), 2);
     }
 
     #[test]

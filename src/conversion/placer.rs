@@ -68,8 +68,9 @@ impl<'j, 'f> Placer<'j, 'f> {
         }
         let within = self.standing.get(self.at).is_some_and(|file| file.smallest.as_slice() <= key);
         let spot = if within { Spot::Within(self.at) } else { Spot::Before(self.at) };
+        let is_full = self.open.as_mut().is_some_and(|(_, file)| file.is_full());
         let (_, file) = match &mut self.open {
-            Some(open) if open.0 == spot && !open.1.is_full() => open,
+            Some(open) if open.0 == spot && !is_full => open,
             _ => {
                 self.end_file()?;
                 self.open.insert((spot, self.maker.create()?))

@@ -23,7 +23,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 /// The version of the format that this code writes, and the only one that it goes on with.
-pub const PROGRESS_FORMAT: u32 = 1;
+pub const PROGRESS_FORMAT: u32 = 2;
 /// A longer file was not written by us. Checked before it is read.
 pub(super) const PROGRESS_BYTES_MAX: u64 = 256 << 20;
 
@@ -100,16 +100,45 @@ pub(super) struct SpillLine {
     pub(super) name: String,
     pub(super) bytes: u64,
     pub(super) entries: u64,
+    /// It goes on where the file before it in the task ends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) follows: bool,
 }
 
 impl SpillLine {
     pub(super) fn of(spill: &Spill) -> Self {
-        SpillLine { name: name_of(&spill.path), bytes: spill.bytes, entries: spill.entries }
+        let Spill { entries, bytes, follows, .. } = *spill;
+        SpillLine { name: name_of(&spill.path), bytes, entries, follows }
     }
 
     pub(super) fn in_folder(&self, folder: &Path) -> Spill {
-        Spill { path: folder.join(&self.name), entries: self.entries, bytes: self.bytes }
+        let SpillLine { entries, bytes, follows, .. } = *self;
+        Spill { path: folder.join(&self.name), entries, bytes, follows }
     }
+}
+
+/// Spill files that hold one ascending sequence, one after the other.
+pub(super) type Sequence = Vec<SpillLine>;
+
+/// The sequences of spill files, each by the name of its first file.
+pub(super) fn sequences(spills: impl IntoIterator<Item = SpillLine>) -> BTreeMap<String, Sequence> {
+    let mut sequences: Vec<Sequence> = Vec::new();
+    for spill in spills {
+        match sequences.last_mut().filter(|_| spill.follows) {
+            Some(last) => last.push(spill),
+            None => sequences.push(vec![spill]),
+        }
+    }
+    sequences.into_iter().map(|sequence| (sequence[0].name.clone(), sequence)).collect()
+}
+
+/// How many files of a sequence from the front hold nothing from `offset` on, counted over all of them.
+pub(super) fn files_before(bytes: impl IntoIterator<Item = u64>, offset: u64) -> usize {
+    let ends = bytes.into_iter().scan(0_u64, |sum, bytes| {
+        *sum = sum.saturating_add(bytes);
+        Some(*sum)
+    });
+    ends.take_while(|&end| end <= offset).count()
 }
 
 fn name_of(path: &Path) -> String {
@@ -346,8 +375,10 @@ impl Recorded {
     fn add_task(&mut self, task: TaskLine) -> Option<()> {
         task.content.content()?;
         let in_plan = self.plan.as_ref().is_some_and(|plan| task.task < plan.len());
+        let begins = task.spills.first().is_none_or(|first| !first.follows);
         let plain = task.files.iter().map(|file| &file.name).chain(task.spills.iter().map(|spill| &spill.name));
-        let fits = in_plan && plain.into_iter().all(|name| is_plain(name)) && !self.merge_has_begun() && !self.built;
+        let fits =
+            in_plan && begins && plain.into_iter().all(|name| is_plain(name)) && !self.merge_has_begun() && !self.built;
         (fits && !self.tasks.contains_key(&task.task)).then(|| self.tasks.insert(task.task, task)).map(drop)
     }
 
@@ -422,10 +453,9 @@ impl Recorded {
     }
 
     /// The ascending sequences of spill files that are still to be merged, by the name of their first file: those of the
-    /// tasks, but for what passes that ended have made of them.
-    pub(super) fn sequences(&self) -> BTreeMap<String, Vec<SpillLine>> {
-        let spills = self.tasks.values().flat_map(|task| &task.spills);
-        let mut sequences: BTreeMap<_, _> = spills.map(|spill| (spill.name.clone(), vec![spill.clone()])).collect();
+    /// tasks, but for what passes that ended have made of them. Files that a merge has passed are among them.
+    pub(super) fn sequences(&self) -> BTreeMap<String, Sequence> {
+        let mut sequences = sequences(self.tasks.values().flat_map(|task| &task.spills).cloned());
         for pass in self.passes.iter().filter(|pass| pass.next.is_none()) {
             pass.inputs.iter().for_each(|input| drop(sequences.remove(input)));
             if let Some(first) = pass.segments.first() {
@@ -446,8 +476,20 @@ impl Recorded {
         if self.is_rewritten() {
             return Vec::new();
         }
-        let unfinished = self.passes.iter().filter(|pass| pass.next.is_some()).flat_map(|pass| pass.segments.clone());
-        self.sequences().into_values().flatten().chain(unfinished).collect()
+        let mut sequences = self.sequences();
+        let unfinished = self.passes.iter().rfind(|pass| pass.next.is_some());
+        let (inputs, next) = match unfinished {
+            Some(pass) => (pass.inputs.clone(), pass.next.as_ref()),
+            None => (sequences.keys().cloned().collect(), self.merged.as_ref().and_then(|merged| merged.next.as_ref())),
+        };
+        for (input, offset) in inputs.iter().zip(next.iter().flat_map(|next| &next.offsets)) {
+            if let Some(sequence) = sequences.get_mut(input) {
+                let passed = files_before(sequence.iter().map(|spill| spill.bytes), *offset);
+                sequence.drain(..passed);
+            }
+        }
+        let segments = unfinished.into_iter().flat_map(|pass| pass.segments.clone());
+        sequences.into_values().flatten().chain(segments).collect()
     }
 }
 
@@ -460,8 +502,10 @@ mod tests {
         FileLine { name: name.into(), bytes: 4096, entries: 10, smallest: hex(smallest), largest: hex(largest) }
     }
 
+    /// A name behind a `+` follows the one before it.
     fn spill(name: &str) -> SpillLine {
-        SpillLine { name: name.into(), bytes: 300, entries: 3 }
+        let follows = name.starts_with('+');
+        SpillLine { name: name.trim_start_matches('+').into(), bytes: 300, entries: 3, follows }
     }
 
     fn content(entries: u64) -> ContentLine {
@@ -512,11 +556,11 @@ mod tests {
             task(1, &["000001-000001.spill"]),
             task(0, &["000000-000001.spill"]),
             Line::Forget { task: 1 },
-            task(2, &["000002-000001.spill", "000002-000002.spill"]),
+            task(2, &["000002-000001.spill", "+000002-000002.spill"]),
             task(1, &["000001-000001.spill"]),
             pass(1, "merged-000001-000001.spill", position("g", &[0, 300])),
             pass(1, "merged-000001-000002.spill", None),
-            merge("merged-000001.sst", position("o", &[600, 0, 77])),
+            merge("merged-000001.sst", position("o", &[300, 599])),
             merge("merged-000002.sst", None),
             Line::Built {},
             Line::Scan { of: Scan::Staging, cuts: vec![Hex(b"m".to_vec())] },
@@ -540,13 +584,42 @@ mod tests {
 
     #[test]
     fn the_format_never_changes() {
-        let golden = include_str!("../../tests/golden/PROGRESS-1.txt");
+        let golden = include_str!("../../tests/golden/PROGRESS-2.txt");
         assert_eq!(String::from_utf8(bytes(&lines())).unwrap(), golden, "a change of the format is another format");
         let (recorded, len) = Recorded::read(golden.as_bytes(), conversion()).unwrap();
         assert_eq!((len, &recorded), (golden.len(), states().last().unwrap()));
         assert!(recorded.is_rewritten() && recorded.built && recorded.spills().is_empty());
         assert_eq!(recorded.files().count(), 5);
         assert_eq!(recorded.scans[&Scan::Staging].read.len(), 2);
+    }
+
+    /// Spill files were not compressed then.
+    #[test]
+    fn an_older_format_is_no_progress() {
+        assert_eq!(Recorded::read(include_bytes!("../../tests/golden/PROGRESS-1.txt"), conversion()), None);
+    }
+
+    #[test]
+    fn what_a_merge_has_passed_is_not_needed_any_more() {
+        let needed = |state: usize| {
+            let spills = states()[state].spills();
+            let mut names: Vec<String> =
+                spills.iter().map(|spill| spill.name.trim_end_matches(".spill").to_owned()).collect();
+            names.sort();
+            names.join(" ")
+        };
+        assert_eq!(needed(6), "000000-000001 000001-000001 000002-000001 000002-000002");
+        assert_eq!(needed(7), "000000-000001 000002-000001 000002-000002 merged-000001-000001");
+        assert_eq!(needed(8), "000002-000001 000002-000002 merged-000001-000001 merged-000001-000002");
+        assert_eq!(needed(9), "000002-000002 merged-000001-000002");
+        assert_eq!(needed(10), "");
+        let sequences = states()[6].sequences();
+        assert_eq!(sequences.len(), 3);
+        assert_eq!(sequences["000002-000001.spill"].len(), 2);
+        assert_eq!([0, 299, 300, 700, 900].map(|offset| files_before([300, 400], offset)), [0, 0, 1, 2, 2]);
+        let mut recorded = states()[6].clone();
+        recorded.tasks.remove(&2);
+        assert_eq!(recorded.add(task(2, &["+000002-000001.spill"])), None, "it follows nothing");
     }
 
     #[test]

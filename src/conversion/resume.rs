@@ -27,7 +27,7 @@
 //! | a line is appended and synced | the line, a part of it, or not |
 //! | `PROGRESS` is replaced by the part that counts | the one or the other; both say the same |
 //! | files that no line names are removed | some of them |
-//! | a merged spill file, whose merge a line tells of, is removed | it or not |
+//! | a spill file of which a line says that a merge has passed it is removed | it or not |
 //! | the staging database is made anew, as long as every output file stands | a part of it: made anew |
 //! | output files are ingested | in the database, under the old name, or both: which, the database says |
 //! | internal records are copied | some of them: copied again |

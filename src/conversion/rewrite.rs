@@ -6,13 +6,13 @@ use super::codec::{Decoder, Encoder};
 use super::digest::{Content, Digest};
 use super::merge::Merge;
 use super::output::{FileMaker, OutputFile};
-use super::parallel::{Stop, in_parallel};
+use super::parallel::{Stop, Turns, in_parallel};
 use super::placer::separate;
 use super::progress::{PACE_BYTES, Phase, Reporter};
 use super::record::{ContentLine, FileLine, SpillLine, TaskLine};
 use super::resume::Recorder;
 use super::runs::{Limits, Runs, Written};
-use super::sorter::{BLOCK_BYTES, Sorter};
+use super::sorter::{READER_BYTES, Sorter};
 use super::source::{Probe, Reader, cut_as_key};
 use super::tasks::{Plan, Task, file_bytes};
 use super::tuning::Tuning;
@@ -43,7 +43,7 @@ pub struct Rewrite<'a> {
     pub staging: &'a Path,
     /// How the staging database is opened.
     pub settings: &'a Settings,
-    /// Memory for all threads together, in bytes; six times the largest entry for each thread comes on top.
+    /// Memory for all workers together, in bytes; six times the largest entry for each worker comes on top.
     pub memory_bytes: u64,
     /// Threads that work.
     pub threads: usize,
@@ -80,11 +80,21 @@ const TASKS_PER_THREAD: u64 = 8;
 const ENTRIES_PER_LATE: u64 = 20;
 /// How many keys an error names that the target cannot carry.
 const NAMED_KEYS: usize = 10;
+/// In so many parts at least is merged what was spilled: after each of them, room is given back.
+const PARTS: u64 = 24;
+/// A part costs a sync.
+const PART_BYTES_LEAST: u64 = 16 << 20;
 /// What a file that is being written takes.
 const OPEN_FILE_BYTES: usize = 4 << 20;
 
+/// One worker more than may compute at a time: it does while another waits for a file to be synced. A single thread is
+/// one worker, so that everything happens in one order.
+fn workers(threads: usize) -> usize {
+    if threads > 1 { threads + 1 } else { 1 }
+}
+
 /// Whether rewriting from one encoding into the other has to sort everything on disk, since nothing is known of how
-/// their orders go together: that takes room for all keys and values once more, not compressed.
+/// their orders go together: that takes room for all keys and values once more, at worst not compressed.
 pub fn sorts_on_disk(from: &dyn KeyEncoding, to: &dyn KeyEncoding) -> bool {
     !runs_pay(Order::of(from), Order::of(to))
 }
@@ -97,7 +107,7 @@ fn runs_pay(from: Order, to: Order) -> bool {
 /// Reads all of the source, decodes and encodes every key, and writes SST files into staging.
 ///
 /// Every key is proved to come back from its encoded form, and every row of the source to be the one encoded form of
-/// its key; as many entries are in the files as were read.
+/// its key (of this crate's encodings, by its tests); as many entries are in the files as were read.
 ///
 /// # Errors
 /// `Corrupt` (the source is damaged, or a row in it is not what its encoding makes), `Unrepresentable` (the target
@@ -135,7 +145,8 @@ pub(super) fn rewrite_tuned(job: &Rewrite<'_>, tuning: &Tuning) -> Result<Rewrit
     let mut work = Work {
         job: *job,
         tuning: *tuning,
-        threads: threads.min(plan.len()),
+        workers: workers(threads).min(plan.len()),
+        turns: Turns::new(threads),
         swap: Swap::between(orders.0, orders.1),
         by_level: orders.1 == Order::Levels,
         options: SstOptions::new(job.settings),
@@ -150,7 +161,7 @@ pub(super) fn rewrite_tuned(job: &Rewrite<'_>, tuning: &Tuning) -> Result<Rewrit
     };
     let mut outputs = work.take_over();
     let todo: Vec<usize> = (0..work.plan.len()).filter(|task| !outputs.contains_key(task)).collect();
-    let done = in_parallel(work.threads, todo.len(), |at, stop| work.task(todo[at], stop))?;
+    let done = in_parallel(work.workers, todo.len(), |at, stop| work.task(todo[at], stop))?;
     work.report_refused()?;
     outputs.extend(todo.into_iter().zip(done));
     let rewritten = work.join(outputs.into_values().collect())?;
@@ -162,7 +173,8 @@ pub(super) fn rewrite_tuned(job: &Rewrite<'_>, tuning: &Tuning) -> Result<Rewrit
 struct Work<'a> {
     job: Rewrite<'a>,
     tuning: Tuning,
-    threads: usize,
+    workers: usize,
+    turns: Turns,
     plan: Plan,
     swap: Swap,
     by_level: bool,
@@ -189,7 +201,7 @@ struct TaskOutput {
 
 impl Work<'_> {
     fn worker_bytes(&self) -> usize {
-        usize::try_from(self.job.memory_bytes).unwrap_or(usize::MAX) / self.threads
+        usize::try_from(self.job.memory_bytes).unwrap_or(usize::MAX) / self.workers
     }
 
     fn maker(&self, prefix: String) -> FileMaker<'_> {
@@ -198,6 +210,7 @@ impl Work<'_> {
             options: &self.options,
             encoding: self.job.to,
             folder: self.folder.clone(),
+            turns: Some(&self.turns),
             prefix,
             file_bytes: self.tuning.file_bytes,
             made: 0,
@@ -211,7 +224,8 @@ impl Work<'_> {
             files: (self.worker_bytes() / OPEN_FILE_BYTES).clamp(4, 64),
             small_bytes: self.tuning.small_bytes,
         };
-        let sorter = Sorter::new(self.job.vfs, &self.folder, &prefix, SortBuffer::new(&self.spare));
+        let sorter =
+            Sorter::new(self.job.vfs, &self.folder, &prefix, self.tuning.spill_bytes, SortBuffer::new(&self.spare));
         Runs::new(self.maker(prefix), sorter, self.by_level, limits)
     }
 
@@ -261,8 +275,9 @@ impl Work<'_> {
             return Ok(output);
         }
         let Rewrite { source, from, to, .. } = self.job;
+        let _turn = self.turns.take();
         trap!(self.job.vfs, RewriteTaskBegun);
-        let mut reader = Reader::new(source, from, &self.plan, task, self.worker_bytes() / 4)?;
+        let mut reader = Reader::new(source, &self.plan, task, self.worker_bytes() / 4)?;
         let mut borders = Borders::new(self, task)?;
         let mut runs = self.runs(task);
         let (mut decoder, mut encoder) = (Decoder::new(from), Encoder::new(to));
@@ -300,7 +315,7 @@ impl Work<'_> {
         trap!(self.job.vfs, RewriteTaskDone);
         // What is in memory cannot be recorded: with it a lone task is recorded once it is merged.
         if output.written.memory.is_empty() {
-            self.record(index, &output, late_entries)?;
+            self.turns.lend(|| self.record(index, &output, late_entries))?;
         }
         Ok(output)
     }
@@ -369,12 +384,13 @@ impl Work<'_> {
             vfs: self.job.vfs,
             folder: &self.folder,
             encoding: self.job.to,
-            at_once: usize::try_from(self.job.memory_bytes).unwrap_or(usize::MAX) / 2 / BLOCK_BYTES,
-            part_bytes: self.tuning.part_bytes,
+            at_once: usize::try_from(self.job.memory_bytes).unwrap_or(usize::MAX) / 2 / READER_BYTES,
+            part_bytes: (bytes_read / PARTS).max(PART_BYTES_LEAST).min(self.tuning.part_bytes),
             recorder: self.job.recorder,
             progress: self.job.progress,
         };
-        let (between, late) = merge.around(&standing, spills, memory, self.maker("merged".into()))?;
+        let maker = FileMaker { turns: None, ..self.maker("merged".into()) };
+        let (between, late) = merge.around(&standing, spills, memory, maker)?;
         overflow.extend(late);
         let mut disjoint = standing;
         disjoint.extend(between);

@@ -244,8 +244,9 @@ impl<'j> Run<'j> {
         goes_on: bool,
         shared: &mut Shared<'j>,
     ) -> Result<usize> {
+        let is_full = self.open.as_mut().is_some_and(OpenFile::is_full);
         let mut file = match self.open.take() {
-            Some(file) if goes_on && !file.is_full() => file,
+            Some(file) if goes_on && !is_full => file,
             other => {
                 if let Some(file) = other {
                     shared.files.push(file.finish()?);
@@ -253,17 +254,18 @@ impl<'j> Run<'j> {
                 shared.maker.create()?
             }
         };
+        // The buffer is sorted, so what is before the limit is found by searching.
+        let end = limit.map_or(count, |limit| self.buffer.first_from(limit, at, count));
         loop {
             let (key, value) = self.buffer.entry(at);
             file.put(key, value)?;
             at += 1;
-            let ends = at == count || limit.is_some_and(|limit| self.buffer.key(at) >= limit);
             let is_full = file.is_full();
-            if ends || is_full {
+            if at == end || is_full {
                 file.reached(self.buffer.key(at - 1));
                 self.written.insert(&file.smallest, &file.largest);
             }
-            if ends {
+            if at == end {
                 self.open = Some(file);
                 return Ok(at);
             }

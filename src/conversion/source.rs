@@ -3,7 +3,6 @@
 use super::borders::{Block, Order, key_of_path};
 use super::heads::Heads;
 use super::tasks::{Plan, Task, path};
-use crate::encoding::{Comparator, KeyEncoding};
 use crate::error::Result;
 use crate::rocks::{Cursor, Database, Family};
 
@@ -17,19 +16,12 @@ pub(super) enum Reader<'d> {
 
 impl<'d> Reader<'d> {
     /// A reader that uses about `memory_bytes`.
-    pub(super) fn new(
-        database: &'d Database,
-        encoding: &dyn KeyEncoding,
-        plan: &Plan,
-        task: Task<'_>,
-        memory_bytes: usize,
-    ) -> Result<Self> {
+    pub(super) fn new(database: &'d Database, plan: &Plan, task: Task<'_>, memory_bytes: usize) -> Result<Self> {
         if plan.order == Order::Levels {
             return Ok(Reader::Levels(Levels::new(database, &plan.levels, task, memory_bytes)?));
         }
-        let end = task.end.map(<[u8]>::to_vec);
         let start = task.start.unwrap_or_default();
-        Ok(Reader::Line(Line::new(database, encoding.comparator(), start, end, Line::READAHEAD_BYTES)?))
+        Ok(Reader::Line(Line::new(database, start, task.end, Line::READAHEAD_BYTES)?))
     }
 
     /// The next entry; none only when all of the task has been read.
@@ -45,8 +37,6 @@ impl<'d> Reader<'d> {
 /// One cursor from a start to before an end.
 pub(super) struct Line<'d> {
     cursor: Cursor<'d>,
-    comparator: Comparator,
-    end: Option<Vec<u8>>,
     at_start: bool,
 }
 
@@ -56,28 +46,26 @@ impl<'d> Line<'d> {
     /// An empty start is the beginning: in every order the empty key is the least.
     pub(super) fn new(
         database: &'d Database,
-        comparator: Comparator,
         start: &[u8],
-        end: Option<Vec<u8>>,
+        end: Option<&[u8]>,
         readahead_bytes: usize,
     ) -> Result<Self> {
-        let mut cursor = database.cursor_ahead(Family::Data, false, readahead_bytes)?;
+        let mut cursor = database.cursor_to(Family::Data, false, readahead_bytes, end)?;
         if start.is_empty() {
             cursor.seek_first()?
         } else {
             cursor.seek(start)?
         }
-        Ok(Line { cursor, comparator, end, at_start: true })
+        Ok(Line { cursor, at_start: true })
     }
 
     /// The next entry; none only when the cursor is past the end without an error.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
-        if !std::mem::take(&mut self.at_start) {
-            self.cursor.next()?;
+        if std::mem::take(&mut self.at_start) {
+            return Ok(self.cursor.entry());
         }
-        let entry = self.cursor.entry();
-        Ok(entry.filter(|(key, _)| self.end.as_ref().is_none_or(|end| self.comparator.compare(key, end).is_lt())))
+        self.cursor.next_entry()
     }
 }
 

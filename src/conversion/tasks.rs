@@ -43,7 +43,8 @@ impl Plan {
         if order == Order::Levels {
             pieces.iter_mut().for_each(|piece| piece.position = path(&piece.position).to_vec());
         }
-        let cuts = cuts(pieces, encoding.comparator(), task_bytes);
+        // A piece that does not fit any more is left out: half of one for each task.
+        let cuts = cuts(pieces, encoding.comparator(), task_bytes.saturating_add(task_bytes / 16));
         Ok(Plan { order, levels, cuts })
     }
 

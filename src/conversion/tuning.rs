@@ -11,7 +11,9 @@ pub struct Tuning {
     pub small_bytes: usize,
     /// With fewer entries than this the share of late ones says nothing.
     pub sample_entries: u64,
-    /// So much is merged between two lines that say so, in bytes of keys and values.
+    /// The size of a spill file, in bytes; what a merge has read of one goes when it has read all of it.
+    pub spill_bytes: u64,
+    /// So much at most is merged between two lines that say so, in bytes of keys and values.
     pub part_bytes: u64,
     /// So many files are ingested in one call.
     pub ingest_files: usize,
@@ -27,6 +29,7 @@ impl Default for Tuning {
             file_bytes: 64 << 20,
             small_bytes: 1 << 20,
             sample_entries: 100_000,
+            spill_bytes: 2 << 20,
             part_bytes: 256 << 20,
             ingest_files: 512,
             tile_bytes: super::verify::TILE_BYTES,

@@ -121,8 +121,8 @@ fn scan_tiles(
     let contents = in_parallel(scanning, todo.len(), |at, stop| {
         let tile = todo[at];
         let start = tile.checked_sub(1).map_or(&[][..], |before| cuts[before].as_slice());
-        let end = cuts.get(tile).cloned();
-        let line = Line::new(database, encoding.comparator(), start, end, Line::READAHEAD_BYTES)?;
+        let end = cuts.get(tile).map(Vec::as_slice);
+        let line = Line::new(database, start, end, Line::READAHEAD_BYTES)?;
         let (content, bytes) = scan_tile(line, encoding, stop, progress)?;
         record(tile, &content, bytes)?;
         Ok(content)

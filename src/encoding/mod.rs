@@ -65,6 +65,31 @@ pub trait KeyEncoding: Send + Sync + 'static {
     fn comparator(&self) -> Comparator {
         Comparator::Bytewise
     }
+
+    /// How far the laws can be taken for granted. Only this crate can name the argument, and so answer otherwise.
+    #[doc(hidden)]
+    fn proof(&self, _: proof::Asked) -> proof::Proof {
+        proof::Proof::EachKey
+    }
+}
+
+/// Which encodings have their laws proved by this crate's own tests, so that a conversion need not prove them again
+/// for each key.
+pub(crate) mod proof {
+    /// The key to [`KeyEncoding::proof`](super::KeyEncoding::proof): it cannot be named outside this crate.
+    #[derive(Debug)]
+    pub struct Asked;
+
+    /// What a conversion has to prove.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Proof {
+        /// That each key comes back, and that each row is the one encoded form of its key.
+        EachKey,
+        /// Nothing: decoding refuses all that encoding never makes, and every key that it carries comes back.
+        Tests,
+        /// Nothing: encoded keys are the keys.
+        Identity,
+    }
 }
 
 /// An order of encoded keys, as RocksDB records it by name in a database.

@@ -4,6 +4,7 @@
 //! span is less than one that has not, and two last spans compare as bytes. That is the order of lists of pairs (whether
 //! more spans follow, span), so it is total, and only equal keys compare equal.
 
+use super::proof::{Asked, Proof};
 use super::{Comparator, KeyEncoding};
 use crate::error::Result;
 use memchr::memchr;
@@ -35,6 +36,10 @@ impl KeyEncoding for SlashSpans {
 
     fn comparator(&self) -> Comparator {
         Comparator::SlashSpans
+    }
+
+    fn proof(&self, _: Asked) -> Proof {
+        Proof::Identity
     }
 }
 

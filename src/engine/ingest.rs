@@ -95,7 +95,7 @@ impl Engine {
                 Some(last) => last.clone_from(&encoded),
                 None => last = Some(encoded.clone()),
             }
-            if let Some(full) = writer.take_if(|writer| writer.bytes() >= FILE_BYTES) {
+            if let Some(full) = writer.take_if(|writer| writer.is_full(FILE_BYTES)) {
                 files.push(full.finish()?);
             }
             let writer = match &mut writer {

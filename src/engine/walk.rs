@@ -47,7 +47,28 @@ impl<'a> Walker<'a> {
     }
 
     /// What is next in that direction, encoded key and value; `None` where nothing is left.
+    #[inline]
     pub(super) fn advance(&mut self, direction: Direction) -> Result<Option<(&[u8], &[u8])>> {
+        let runs_through = self.overlay.is_none() && self.standing == Standing::On(Direction::Forward);
+        if runs_through && direction == Direction::Forward { self.run_on() } else { self.step(direction) }
+    }
+
+    /// As a step forward after another one, through no batch: with few calls into RocksDB, since this is what scans do.
+    #[inline]
+    fn run_on(&mut self) -> Result<Option<(&[u8], &[u8])>> {
+        self.standing = Standing::Nowhere;
+        let entry = self.cursor.next_entry()?;
+        let Some(entry) = entry.filter(|(key, _)| self.high.as_deref().is_none_or(|high| *key < high)) else {
+            return Ok(None);
+        };
+        self.low.clear();
+        self.low.extend_from_slice(entry.0);
+        self.low.push(0);
+        self.standing = Standing::On(Direction::Forward);
+        Ok(Some(entry))
+    }
+
+    fn step(&mut self, direction: Direction) -> Result<Option<(&[u8], &[u8])>> {
         if self.high.as_ref().is_some_and(|high| *high <= self.low) {
             return Ok(None);
         }

@@ -309,10 +309,27 @@ impl Database {
     /// # Errors
     /// `Refused` if the family does not exist.
     pub fn cursor_ahead(&self, family: Family, fill_cache: bool, readahead_bytes: usize) -> Result<Cursor<'_>> {
+        self.cursor_to(family, fill_cache, readahead_bytes, None)
+    }
+
+    /// As [`Database::cursor_ahead`]; before `end` the cursor is at its end.
+    ///
+    /// # Errors
+    /// `Refused` if the family does not exist.
+    pub fn cursor_to(
+        &self,
+        family: Family,
+        fill_cache: bool,
+        readahead_bytes: usize,
+        end: Option<&[u8]>,
+    ) -> Result<Cursor<'_>> {
         let mut options = ReadOptions::default();
         options.fill_cache(fill_cache);
         options.set_verify_checksums(true);
         options.set_readahead_size(readahead_bytes);
+        if let Some(end) = end {
+            options.set_iterate_upper_bound(end);
+        }
         Ok(Cursor::new(self.db.raw_iterator_cf_opt(self.family(family)?, options), &self.path))
     }
 

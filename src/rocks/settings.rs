@@ -111,7 +111,7 @@ pub(super) const LEVEL0_FILES_MAX: i32 = 24;
 /// left, and a thousand databases have a thousand of them.
 const MANIFEST_STEP_BYTES: usize = 64 << 10;
 /// A data block before compression, in bytes.
-const BLOCK_BYTES: usize = 16 << 10;
+pub(super) const BLOCK_BYTES: usize = 16 << 10;
 
 impl Settings {
     pub(super) fn write_buffer_bytes(&self) -> usize {

@@ -262,6 +262,7 @@ fn in_pieces(options: Options, small_bytes: usize) -> Options {
     let tuning = Tuning {
         task_bytes: (1, 1),
         small_bytes,
+        spill_bytes: 1 << 10,
         part_bytes: 1 << 10,
         ingest_files: 1,
         tile_bytes: (16 << 10, 16 << 10),

@@ -18,13 +18,14 @@ fn reading() -> Vec<Defect> {
     vec![
         defect("the status of a cursor is never asked for")
             .edit("src/rocks/cursor.rs", "if self.raw.valid() { Ok(()) } else { self.status() }", "Ok(())")
+            .edit("src/rocks/cursor.rs", "self.status().map(|()| None)", "Ok(None)")
             .found_by(&[
                 FLIPPED,
                 "unit::engine::iter::tests::a_damaged_file_is_never_the_end",
                 "refusals::an_iterator_that_fails_half_way_ends_the_conversion",
             ]),
         defect("the conversion takes a failed step of its cursor for the end")
-            .edit(SOURCE, "self.cursor.next()?", "drop(self.cursor.next())")
+            .edit(SOURCE, "self.cursor.next_entry()", "Ok(self.cursor.next_entry().unwrap_or(None))")
             .found_by(&[FLIPPED, "refusals::an_iterator_that_fails_half_way_ends_the_conversion"]),
         defect("the conversion of levels takes a failed step for the end")
             .edit(

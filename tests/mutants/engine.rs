@@ -8,6 +8,7 @@ const WALK: &str = "src/engine/walk.rs";
 pub fn defects() -> Vec<Defect> {
     vec![
         defect("a walk takes a failed step of its cursor for the end")
+            .edit(WALK, "self.cursor.next_entry()?", "self.cursor.next_entry().unwrap_or(None)")
             .edit(
                 WALK,
                 "        match self.standing {

@@ -86,8 +86,9 @@ fn a_progress_file_of_another_conversion_or_version_or_no_file_at_all() {
     let other = before.killed("hierarchical", "progress-line-after", 4);
     let cases = [
         std::fs::read_to_string(other.progress()).unwrap(),
-        rewritten(&first.replace("\"format\":1", "\"format\":2")),
-        rewritten(&first.replace("\"format\":1", "\"format\":1,\"more\":true")),
+        rewritten(&first.replace("\"format\":2", "\"format\":1")),
+        rewritten(&first.replace("\"format\":2", "\"format\":3")),
+        rewritten(&first.replace("\"format\":2", "\"format\":2,\"more\":true")),
         text.replacen(first, "", 1),
         String::new(),
     ];

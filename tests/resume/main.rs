@@ -125,6 +125,7 @@ pub fn small() -> Tuning {
         task_bytes: (1 << 19, 1 << 19),
         file_bytes: 1 << 20,
         small_bytes: 16 << 10,
+        spill_bytes: 64 << 10,
         part_bytes: 2 << 20,
         ingest_files: 8,
         tile_bytes: (2 << 20, 2 << 20),
