@@ -86,6 +86,7 @@ pub fn options() -> rocksdb::Options {
     options.set_level_compaction_dynamic_level_bytes(true);
     options.increase_parallelism(2);
     options.set_max_subcompactions(2);
+    options.set_max_file_opening_threads(2);
     options
 }
 

@@ -14,6 +14,8 @@ const OPERATIONS: u64 = 200_000;
 const VALUE_BYTES: usize = 128;
 const BATCH_ENTRIES: u64 = 100;
 const OPENINGS: u64 = 20;
+/// As many families as a database of the engine has.
+const FAMILIES: [&str; 2] = ["default", "morphkv.internal"];
 
 fn key(number: u64) -> Vec<u8> {
     format!("/tenants/{}/objects/{:x}", scatter(number) % 97, number % ENTRIES).into_bytes()
@@ -65,28 +67,6 @@ fn operations<'a>(engine: &'a Engine, raw: &'a rocksdb::DB, keys: &'a [(Vec<u8>,
             }),
         ),
         (
-            "put",
-            Box::new(move || each().for_each(|(key, _)| engine.put(key, &put_bytes).expect("put"))),
-            Box::new(move || each().for_each(|(_, key)| raw.put_opt(key, &raw_bytes, &unlogged).expect("put"))),
-        ),
-        (
-            "batched put",
-            Box::new(move || {
-                for numbers in batches() {
-                    let mut batch = engine.batch();
-                    numbers.for_each(|at| batch.put(&keys[pick(at) as usize].0, &batch_bytes).expect("put"));
-                    batch.commit().expect("commit");
-                }
-            }),
-            Box::new(move || {
-                for numbers in batches() {
-                    let mut batch = rocksdb::WriteBatch::default();
-                    numbers.for_each(|at| batch.put(&keys[pick(at) as usize].1, &raw_batch_bytes));
-                    raw.write_opt(batch, &unlogged_batch).expect("write");
-                }
-            }),
-        ),
-        (
             "scan",
             Box::new(move || {
                 let mut range = engine.range(..).expect("range");
@@ -110,7 +90,42 @@ fn operations<'a>(engine: &'a Engine, raw: &'a rocksdb::DB, keys: &'a [(Vec<u8>,
                 }
             }),
         ),
+        (
+            "put",
+            Box::new(move || each().for_each(|(key, _)| engine.put(key, &put_bytes).expect("put"))),
+            Box::new(move || each().for_each(|(_, key)| raw.put_opt(key, &raw_bytes, &unlogged).expect("put"))),
+        ),
+        (
+            "batched put",
+            Box::new(move || {
+                for numbers in batches() {
+                    let mut batch = engine.batch();
+                    numbers.for_each(|at| batch.put(&keys[pick(at) as usize].0, &batch_bytes).expect("put"));
+                    batch.commit().expect("commit");
+                }
+            }),
+            Box::new(move || {
+                for numbers in batches() {
+                    let mut batch = rocksdb::WriteBatch::default();
+                    numbers.for_each(|at| batch.put(&keys[pick(at) as usize].1, &raw_batch_bytes));
+                    raw.write_opt(batch, &unlogged_batch).expect("write");
+                }
+            }),
+        ),
     ]
+}
+
+/// The same entries, for both of them.
+fn fill_both(engine: &Engine, raw: &rocksdb::DB, keys: &[(Vec<u8>, Vec<u8>)]) {
+    let mut unlogged = rocksdb::WriteOptions::default();
+    unlogged.disable_wal(true);
+    for (number, (key, encoded)) in keys.iter().enumerate() {
+        let value = value(number as u64);
+        engine.put(key, &value).expect("put");
+        raw.put_opt(encoded, &value, &unlogged).expect("put");
+    }
+    engine.flush().expect("flush");
+    raw.flush().expect("flush");
 }
 
 /// Rates of the engine in parts of those of RocksDB; the medians of `rounds` rounds, in which both take turns.
@@ -121,18 +136,16 @@ pub fn measure(root: &Path, rounds: usize) -> Value {
     let keys: Vec<(Vec<u8>, Vec<u8>)> = (0..ENTRIES).map(key).map(|key| (key.clone(), encoded(&key))).collect();
     let settings =
         || Options::new().encoding(Hierarchical).create_if_missing(true).durability(Durability::NoWal).parallelism(2);
-    let engine = Engine::open(work.join("engine"), settings()).expect("create");
     let mut raw_options = options();
     raw_options.create_if_missing(true);
+    raw_options.create_missing_column_families(true);
     raw_options.set_stats_dump_period_sec(0);
-    let raw = rocksdb::DB::open(&raw_options, work.join("raw")).expect("create");
-    let mut unlogged = rocksdb::WriteOptions::default();
-    unlogged.disable_wal(true);
-    for (number, (key, encoded)) in keys.iter().enumerate() {
-        let value = value(number as u64);
-        engine.put(key, &value).expect("put");
-        raw.put_opt(encoded, &value, &unlogged).expect("put");
-    }
+    let open_raw = |name: &str| rocksdb::DB::open_cf(&raw_options, work.join(name), FAMILIES).expect("open");
+    let open_engine = || Engine::open(work.join("engine"), settings()).expect("open");
+    fill_both(&open_engine(), &open_raw("raw"), &keys);
+    // Both lie at the bottom level: how many files there are above it is luck.
+    ["engine", "raw"].iter().for_each(|name| open_raw(name).compact_range(None::<&[u8]>, None::<&[u8]>));
+    let (engine, raw) = (open_engine(), open_raw("raw"));
     let mut figures = serde_json::Map::new();
     for (name, ours, theirs) in operations(&engine, &raw, &keys) {
         engine.flush().expect("flush");
@@ -146,12 +159,8 @@ pub fn measure(root: &Path, rounds: usize) -> Value {
     engine.close().expect("close");
     raw.flush().expect("flush");
     drop(raw);
-    let open_ours = || {
-        (0..OPENINGS)
-            .for_each(|_| Engine::open(work.join("engine"), settings()).expect("open").close().expect("close"));
-    };
-    let open_theirs =
-        || (0..OPENINGS).for_each(|_| drop(rocksdb::DB::open(&raw_options, work.join("raw")).expect("open")));
+    let open_ours = || (0..OPENINGS).for_each(|_| open_engine().close().expect("close"));
+    let open_theirs = || (0..OPENINGS).for_each(|_| drop(open_raw("raw")));
     let rounds: Vec<(f64, f64)> = (0..rounds).map(|_| (seconds(open_ours), seconds(open_theirs))).collect();
     figures.insert("open".into(), ratio(&rounds));
     std::fs::remove_dir_all(&work).expect("remove the databases");

@@ -11,9 +11,10 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-/// What a conversion may use on top of the open engine, and for each of its two workers beside that.
+/// What a conversion may use on top of the open engine, and for each of its workers beside that: two compute, a third one
+/// while one of them waits for the disk.
 const BUDGET_BYTES: u64 = 256 << 20;
-const LARGEST_ENTRIES: u64 = 6 * 2;
+const LARGEST_ENTRIES: u64 = 6 * 3;
 /// How often the disk is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -25,9 +26,11 @@ struct Shape {
     key: fn(u64) -> Vec<u8>,
 }
 
-const SHAPES: [Shape; 6] = [
+const SHAPES: [Shape; 8] = [
     Shape { name: "one huge directory", entries: 1_500_000, value_bytes: 300, key: in_one_directory },
     Shape { name: "1,000 levels", entries: 200_000, value_bytes: 1000, key: at_many_levels },
+    Shape { name: "a million directories", entries: 1_000_000, value_bytes: 300, key: in_a_directory_of_its_own },
+    Shape { name: "numeric siblings", entries: 2_000_000, value_bytes: 300, key: under_numbers },
     Shape { name: "keys of 64 KiB", entries: 6_000, value_bytes: 100, key: long },
     Shape { name: "values of 16 MiB", entries: 40, value_bytes: 16 << 20, key: in_one_directory },
     Shape { name: "random keys", entries: 1_500_000, value_bytes: 300, key: random },
@@ -44,11 +47,22 @@ fn at_many_levels(number: u64) -> Vec<u8> {
     key
 }
 
+/// Random digits, which compression hardly shortens.
 fn long(number: u64) -> Vec<u8> {
     let mut key = format!("/long/{:x}/", scatter(number) % 50).into_bytes();
-    key.resize((64 << 10) - 16, b'k');
-    key.extend(format!("{:016x}", scatter(number)).bytes());
+    let words = (0..4095).map(|word| scatter(number * 4096 + word));
+    words.for_each(|word| key.extend(format!("{word:016x}").bytes()));
     key
+}
+
+/// A directory for each key, and some for nothing.
+fn in_a_directory_of_its_own(number: u64) -> Vec<u8> {
+    format!("/all/{:x}/of/{:x}/it", scatter(number) >> 40, scatter(number) & 0xFF_FFFF).into_bytes()
+}
+
+/// Siblings whose names begin with the names of others, in directories that are larger than what is sorted at a time.
+fn under_numbers(number: u64) -> Vec<u8> {
+    format!("/all/{}/{:x}", number % 13, scatter(number)).into_bytes()
 }
 
 /// Any bytes but 0xFF, which hierarchical keys cannot have; a separator now and then.
