@@ -8,7 +8,7 @@ use crate::rocks::{Database, Durability, Family, WriteBatch};
 const INTERNAL_BATCH_BYTES: usize = 1 << 20;
 
 /// Copies the internal family as it is, but for the identity, which is the new database's own, and the last load, which
-/// is the old log's.
+/// is the old log's. Not in the WAL, for which RocksDB would take room of more than a memtable: to be flushed.
 pub(super) fn copy_internal(source: &Database, target: &Database) -> Result<()> {
     if !source.has_internal() {
         return Ok(());
@@ -22,10 +22,10 @@ pub(super) fn copy_internal(source: &Database, target: &Database) -> Result<()> 
             bytes += key.len() + value.len();
         }
         if bytes >= INTERNAL_BATCH_BYTES {
-            target.write(std::mem::take(&mut batch), Durability::Buffered)?;
+            target.write(std::mem::take(&mut batch), Durability::NoWal)?;
             bytes = 0;
         }
         cursor.next()?;
     }
-    target.write(batch, Durability::Buffered)
+    target.write(batch, Durability::NoWal)
 }

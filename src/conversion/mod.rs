@@ -415,7 +415,7 @@ fn build_database(
     let database = staging_database(place, rewrite, output, settings)?;
     ingest(vfs, &database, output, job.tuning.ingest_files, job.reporter)?;
     copy_internal(source, &database)?;
-    database.put(Family::Internal, INTERNAL_IDENTITY, &marker.identity().to_bytes()?, Durability::Buffered)?;
+    database.put(Family::Internal, INTERNAL_IDENTITY, &marker.identity().to_bytes()?, Durability::NoWal)?;
     database.flush()?;
     trap!(vfs, InternalCopied);
     database.close()?;
