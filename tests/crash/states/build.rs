@@ -73,7 +73,8 @@ impl Built {
                     std::fs::create_dir(&path).unwrap();
                     if let Some(first) = made.get(child) {
                         // A checkpoint under two names is nobody's business but its own.
-                        if name.starts_with("db") {
+                        // An id may begin with these letters, too.
+                        if name == "db" || name.starts_with("db.") {
                             self.twins.push((first.clone(), path.clone()));
                         }
                         self.fill(*child, nodes, &path, &mut BTreeMap::new());
