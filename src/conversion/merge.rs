@@ -230,7 +230,7 @@ impl<'j> Merge<'j> {
         Ok(())
     }
 
-    /// Removes what no reader will come back to, once a line says where they go on.
+    /// Removes what no reader will come back to, once a line says where they go on. After an `Err` some of it may stand.
     fn remove_passed(&self, inputs: &[Sequence], position: &Position, passed: &mut Passed) -> Result<()> {
         passed.0.resize(inputs.len(), 0);
         for ((sequence, offset), gone) in inputs.iter().zip(&position.offsets).zip(&mut passed.0) {

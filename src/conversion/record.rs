@@ -117,12 +117,9 @@ impl SpillLine {
     }
 }
 
-/// Spill files that hold one ascending sequence, one after the other.
-pub(super) type Sequence = Vec<SpillLine>;
-
-/// The sequences of spill files, each by the name of its first file.
-pub(super) fn sequences(spills: impl IntoIterator<Item = SpillLine>) -> BTreeMap<String, Sequence> {
-    let mut sequences: Vec<Sequence> = Vec::new();
+/// The sequences of spill files, each by the name of its first file: its files hold keys that ascend, one after the other.
+pub(super) fn sequences(spills: impl IntoIterator<Item = SpillLine>) -> BTreeMap<String, Vec<SpillLine>> {
+    let mut sequences: Vec<Vec<SpillLine>> = Vec::new();
     for spill in spills {
         match sequences.last_mut().filter(|_| spill.follows) {
             Some(last) => last.push(spill),
@@ -454,7 +451,7 @@ impl Recorded {
 
     /// The ascending sequences of spill files that are still to be merged, by the name of their first file: those of the
     /// tasks, but for what passes that ended have made of them. Files that a merge has passed are among them.
-    pub(super) fn sequences(&self) -> BTreeMap<String, Sequence> {
+    pub(super) fn sequences(&self) -> BTreeMap<String, Vec<SpillLine>> {
         let mut sequences = sequences(self.tasks.values().flat_map(|task| &task.spills).cloned());
         for pass in self.passes.iter().filter(|pass| pass.next.is_none()) {
             pass.inputs.iter().for_each(|input| drop(sequences.remove(input)));

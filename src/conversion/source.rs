@@ -50,7 +50,7 @@ impl<'d> Line<'d> {
         end: Option<&[u8]>,
         readahead_bytes: usize,
     ) -> Result<Self> {
-        let mut cursor = database.cursor_to(Family::Data, false, readahead_bytes, end)?;
+        let mut cursor = database.cursor_ahead(Family::Data, false, readahead_bytes, end)?;
         if start.is_empty() {
             cursor.seek_first()?
         } else {
@@ -97,7 +97,7 @@ const SMALL_CHUNK_BYTES: usize = 64 << 10;
 impl<'d> Levels<'d> {
     fn new(database: &'d Database, levels: &[u16], task: Task<'_>, memory_bytes: usize) -> Result<Self> {
         let chunk_bytes = (memory_bytes / levels.len().max(1)).min(1 << 20);
-        let cursor = database.cursor_ahead(Family::Data, chunk_bytes < SMALL_CHUNK_BYTES, chunk_bytes)?;
+        let cursor = database.cursor_ahead(Family::Data, chunk_bytes < SMALL_CHUNK_BYTES, chunk_bytes, None)?;
         let mut reader =
             Levels { cursor, chunk_bytes, levels: Vec::new(), heads: Heads::new(0, |_, _| false), at_start: true };
         for (index, level) in levels.iter().enumerate() {

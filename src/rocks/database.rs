@@ -300,23 +300,15 @@ impl Database {
     /// # Errors
     /// `Refused` if the family does not exist.
     pub fn cursor(&self, family: Family, fill_cache: bool) -> Result<Cursor<'_>> {
-        self.cursor_ahead(family, fill_cache, if fill_cache { 0 } else { 2 << 20 })
+        self.cursor_ahead(family, fill_cache, if fill_cache { 0 } else { 2 << 20 }, None)
     }
 
     /// A cursor that reads `readahead_bytes` beyond each block; 0 leaves that to RocksDB. A cursor that jumps wants less
-    /// than one that runs through.
+    /// than one that runs through. At `end`, where there is one, it is at its end.
     ///
     /// # Errors
     /// `Refused` if the family does not exist.
-    pub fn cursor_ahead(&self, family: Family, fill_cache: bool, readahead_bytes: usize) -> Result<Cursor<'_>> {
-        self.cursor_to(family, fill_cache, readahead_bytes, None)
-    }
-
-    /// As [`Database::cursor_ahead`]; before `end` the cursor is at its end.
-    ///
-    /// # Errors
-    /// `Refused` if the family does not exist.
-    pub fn cursor_to(
+    pub fn cursor_ahead(
         &self,
         family: Family,
         fill_cache: bool,
