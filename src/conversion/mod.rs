@@ -66,6 +66,7 @@ use record::Scan;
 use report::{report, report_of_sealed};
 use resume::{Left, Recorder};
 use rewrite::{Rewrite, Rewritten, rewrite_tuned, sorts_on_disk};
+use source::Source;
 use verify::{Cuts, scan_recorded};
 
 use crate::attachment::{self, Attachment};
@@ -395,7 +396,7 @@ fn build(place: &Place, job: &Conversion<'_>, prepared: Prepared, left: Option<L
             (marker.database_id, marker.instance_id) = ids.unwrap_or((marker.database_id, marker.instance_id));
         }
         place::check_identity(&database, &marker)?;
-        verify_staging(job, &recorder, &source, &database, &wanted)?;
+        verify_staging(place, job, &recorder, (&source, &database), &wanted)?;
         marker.sealed_sequence = database.last_sequence();
         marker.sealed = Some(Sealed { entries: wanted.entries, digest: wanted.digest.to_string() });
         Ok(Built { marker })
@@ -459,10 +460,10 @@ fn open_for_verification(place: &Place, settings: &Settings) -> Result<(Database
 }
 
 fn verify_staging(
+    place: &Place,
     job: &Conversion<'_>,
     recorder: &Recorder<'_>,
-    source: &Database,
-    staging: &Database,
+    (source, staging): (&Database, &Database),
     wanted: &Content,
 ) -> Result<()> {
     let step = "verify the converted database";
@@ -483,13 +484,17 @@ fn verify_staging(
     }
     let tiles = |of, cuts| (of, cuts, job.tuning.tile_bytes);
     let part = tiles(Scan::Staging, Cuts::AtFiles);
-    let found = scan_recorded(staging, &*job.to, job.threads, part, recorder, job.reporter)?;
+    // RocksDB wrote the files, and this crate reads them: what one of the two gets wrong the other shows.
+    let staging = Source::of_files(&*place.vfs, staging)?;
+    let found = scan_recorded(&staging, &*job.to, job.threads, part, recorder, job.reporter)?;
     if found != *wanted {
         return differs("content", format!("{found:?}"), format!("{wanted:?}"));
     }
     if job.verify == Verify::Both {
         let part = tiles(Scan::Source, Cuts::WithinFiles);
-        let again = scan_recorded(source, &*job.from, job.threads, part, recorder, job.reporter)?;
+        // For the rewrite this crate may have read the files, now RocksDB does.
+        let source = Source::of_database(source);
+        let again = scan_recorded(&source, &*job.from, job.threads, part, recorder, job.reporter)?;
         if again != *wanted {
             return differs("content of the source, read again", format!("{again:?}"), format!("{wanted:?}"));
         }

@@ -13,7 +13,7 @@ use super::record::{ContentLine, FileLine, SpillLine, TaskLine};
 use super::resume::Recorder;
 use super::runs::{Limits, Runs, Written};
 use super::sorter::{READER_BYTES, Sorter};
-use super::source::{Probe, Reader, cut_as_key};
+use super::source::{Probe, Reader, Source, cut_as_key};
 use super::tasks::{Plan, Task, file_bytes};
 use super::tuning::Tuning;
 use crate::encoding::{Comparator, EncodingId, KeyEncoding};
@@ -144,6 +144,7 @@ pub(super) fn rewrite_tuned(job: &Rewrite<'_>, tuning: &Tuning) -> Result<Rewrit
     let orders = (plan.order, Order::of(job.to));
     let mut work = Work {
         job: *job,
+        source: Source::of_files(job.vfs, job.source)?,
         tuning: *tuning,
         workers: workers(threads).min(plan.len()),
         turns: Turns::new(threads),
@@ -172,6 +173,7 @@ pub(super) fn rewrite_tuned(job: &Rewrite<'_>, tuning: &Tuning) -> Result<Rewrit
 /// A rewrite under way.
 struct Work<'a> {
     job: Rewrite<'a>,
+    source: Source<'a>,
     tuning: Tuning,
     workers: usize,
     turns: Turns,
@@ -274,10 +276,10 @@ impl Work<'_> {
         if self.refused_up_to(index) >= NAMED_KEYS {
             return Ok(output);
         }
-        let Rewrite { source, from, to, .. } = self.job;
+        let Rewrite { from, to, .. } = self.job;
         let _turn = self.turns.take();
         trap!(self.job.vfs, RewriteTaskBegun);
-        let mut reader = Reader::new(source, &self.plan, task, self.worker_bytes() / 4)?;
+        let mut reader = Reader::new(&self.source, &self.plan, task, self.worker_bytes() / 4)?;
         let mut borders = Borders::new(self, task)?;
         let mut runs = self.runs(task);
         let (mut decoder, mut encoder) = (Decoder::new(from), Encoder::new(to));

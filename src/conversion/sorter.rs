@@ -69,8 +69,10 @@ impl<'j> SpillWriter<'j> {
 
     fn end_block(&mut self) -> Result<()> {
         let begin = HEADER_BYTES + LENGTH_BYTES;
-        self.stored.resize(begin + lz4_flex::block::get_maximum_output_size(self.entries.len()), 0);
-        let compressed = lz4_flex::block::compress_into(&self.entries, &mut self.stored[begin..]);
+        let compressed = lz4::block::compress_bound(self.entries.len()).and_then(|bound| {
+            self.stored.resize(begin + bound, 0);
+            lz4::block::compress_to_buffer(&self.entries, None, false, &mut self.stored[begin..])
+        });
         let compressed = compressed.map_err(|source| {
             Error::new(ErrorKind::Lost, "write a spill file", "a block cannot be compressed")
                 .at(&self.spill.path)
@@ -173,7 +175,8 @@ impl<'j> SpillReader<'j> {
         let stored = payload.get(LENGTH_BYTES..).unwrap_or_default();
         let entries = number(payload, 0).filter(|&bytes| bytes <= stored.len().saturating_mul(EXPANSION_MAX));
         block.resize(entries.unwrap_or(0), 0);
-        let restored = lz4_flex::block::decompress_into(stored, &mut block).ok();
+        let length = entries.and_then(|bytes| i32::try_from(bytes).ok());
+        let restored = length.and_then(|_| lz4::block::decompress_to_buffer(stored, length, &mut block).ok());
         self.block = block;
         if entries.is_none() || restored != entries {
             return Err(self.damaged("a block cannot be decompressed"));

@@ -4,7 +4,8 @@ use super::borders::{Block, Order, key_of_path};
 use super::heads::Heads;
 use super::tasks::{Plan, Task, path};
 use crate::error::Result;
-use crate::rocks::{Cursor, Database, Family};
+use crate::fs::Vfs;
+use crate::rocks::{Cursor, Database, Family, TableCursor, TableFiles};
 
 /// Reads the entries of a task, in the order of the plan.
 pub(super) enum Reader<'d> {
@@ -16,12 +17,11 @@ pub(super) enum Reader<'d> {
 
 impl<'d> Reader<'d> {
     /// A reader that uses about `memory_bytes`.
-    pub(super) fn new(database: &'d Database, plan: &Plan, task: Task<'_>, memory_bytes: usize) -> Result<Self> {
+    pub(super) fn new(source: &Source<'d>, plan: &Plan, task: Task<'_>, memory_bytes: usize) -> Result<Self> {
         if plan.order == Order::Levels {
-            return Ok(Reader::Levels(Levels::new(database, &plan.levels, task, memory_bytes)?));
+            return Ok(Reader::Levels(Levels::new(source, &plan.levels, task, memory_bytes)?));
         }
-        let start = task.start.unwrap_or_default();
-        Ok(Reader::Line(Line::new(database, start, task.end, Line::READAHEAD_BYTES)?))
+        Ok(Reader::Line(Line::new(source, task.start.unwrap_or_default(), task.end)?))
     }
 
     /// The next entry; none only when all of the task has been read.
@@ -34,54 +34,93 @@ impl<'d> Reader<'d> {
     }
 }
 
-/// One cursor from a start to before an end.
-pub(super) struct Line<'d> {
-    cursor: Cursor<'d>,
-    at_start: bool,
+/// A database to be read through, and its files where they may be read without RocksDB.
+pub(super) struct Source<'d> {
+    database: &'d Database,
+    files: Option<TableFiles<'d>>,
+}
+
+impl<'d> Source<'d> {
+    /// Read from its files where nothing lies in more than one of them.
+    pub(super) fn of_files(vfs: &'d dyn Vfs, database: &'d Database) -> Result<Self> {
+        Ok(Source { database, files: TableFiles::of(vfs, database)? })
+    }
+
+    /// Read by RocksDB alone.
+    pub(super) fn of_database(database: &'d Database) -> Self {
+        Source { database, files: None }
+    }
+
+    pub(super) fn database(&self) -> &'d Database {
+        self.database
+    }
+
+    fn cursor(&self, start: &[u8], end: Option<&[u8]>, read_bytes: usize) -> Result<Option<TableCursor<'d>>> {
+        self.files.as_ref().map_or(Ok(None), |files| files.cursor(start, end, read_bytes))
+    }
+}
+
+/// The entries from a start to before an end.
+pub(super) enum Line<'d> {
+    /// From files in which each is once.
+    Files(TableCursor<'d>),
+    /// As RocksDB finds them; whether it stands on one that was not given out.
+    Database(Cursor<'d>, bool),
 }
 
 impl<'d> Line<'d> {
-    pub(super) const READAHEAD_BYTES: usize = 2 << 20;
+    const READAHEAD_BYTES: usize = 2 << 20;
 
     /// An empty start is the beginning: in every order the empty key is the least.
-    pub(super) fn new(
-        database: &'d Database,
-        start: &[u8],
-        end: Option<&[u8]>,
-        readahead_bytes: usize,
-    ) -> Result<Self> {
-        let mut cursor = database.cursor_ahead(Family::Data, false, readahead_bytes, end)?;
+    pub(super) fn new(source: &Source<'d>, start: &[u8], end: Option<&[u8]>) -> Result<Self> {
+        if let Some(cursor) = source.cursor(start, end, Self::READAHEAD_BYTES)? {
+            return Ok(Line::Files(cursor));
+        }
+        let mut cursor = source.database.cursor_ahead(Family::Data, false, Self::READAHEAD_BYTES, end)?;
         if start.is_empty() {
             cursor.seek_first()?
         } else {
             cursor.seek(start)?
         }
-        Ok(Line { cursor, at_start: true })
+        Ok(Line::Database(cursor, true))
     }
 
     /// The next entry; none only when the cursor is past the end without an error.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
-        if std::mem::take(&mut self.at_start) {
-            return Ok(self.cursor.entry());
+        match self {
+            Line::Files(cursor) => Ok(cursor.advance()?.then(|| cursor.entry())),
+            Line::Database(cursor, at_start) => {
+                if std::mem::take(at_start) {
+                    return Ok(cursor.entry());
+                }
+                cursor.next_entry()
+            }
         }
-        self.cursor.next_entry()
     }
 }
 
-/// All levels of a task, merged by path. One cursor serves all of them and fetches a chunk of one level at a time: a
-/// cursor for each of a thousand levels would cost gigabytes.
+/// All levels of a task, merged by path.
 pub(super) struct Levels<'d> {
+    /// Fetches the chunks of all levels.
     cursor: Cursor<'d>,
     chunk_bytes: usize,
-    levels: Vec<Level>,
+    levels: Vec<Level<'d>>,
     heads: Heads,
     at_start: bool,
 }
 
-/// One level, of which a chunk is in memory.
+/// One level.
+enum Level<'d> {
+    /// Read from files.
+    Files(TableCursor<'d>),
+    /// Read by RocksDB, a chunk at a time: a cursor of it for each of a thousand levels would cost gigabytes.
+    Chunks(Chunks),
+}
+
+/// A level of which a chunk is in memory.
 #[derive(Default)]
-struct Level {
+struct Chunks {
     /// Where the next chunk begins; none if there is no more.
     resume: Option<Vec<u8>>,
     end: Option<Vec<u8>>,
@@ -95,33 +134,45 @@ struct Level {
 const SMALL_CHUNK_BYTES: usize = 64 << 10;
 
 impl<'d> Levels<'d> {
-    fn new(database: &'d Database, levels: &[u16], task: Task<'_>, memory_bytes: usize) -> Result<Self> {
+    fn new(source: &Source<'d>, levels: &[u16], task: Task<'_>, memory_bytes: usize) -> Result<Self> {
         let chunk_bytes = (memory_bytes / levels.len().max(1)).min(1 << 20);
-        let cursor = database.cursor_ahead(Family::Data, chunk_bytes < SMALL_CHUNK_BYTES, chunk_bytes, None)?;
+        let is_small = chunk_bytes < SMALL_CHUNK_BYTES;
+        let cursor = source.database.cursor_ahead(Family::Data, is_small, chunk_bytes, None)?;
         let mut reader =
             Levels { cursor, chunk_bytes, levels: Vec::new(), heads: Heads::new(0, |_, _| false), at_start: true };
-        for (index, level) in levels.iter().enumerate() {
-            let mut level = Level {
-                // The first level begins where the data begins and each ends where the next one begins, so that the
-                // tasks tile whatever the encoding makes.
-                resume: Some(match task.start {
-                    Some(start) => [&level.to_be_bytes(), start].concat(),
-                    None if index == 0 => Vec::new(),
-                    None => level.to_be_bytes().to_vec(),
-                }),
-                end: match task.end {
-                    Some(end) => Some([&level.to_be_bytes(), end].concat()),
-                    None => levels.get(index + 1).map(|next| next.to_be_bytes().to_vec()),
-                },
-                ..Level::default()
-            };
-            if level.fetch(&mut reader.cursor, chunk_bytes)? {
+        let bounds: Vec<_> = (0..levels.len()).map(|index| bounds(levels, index, task)).collect();
+        let read_bytes = if is_small { None } else { Some((chunk_bytes, memory_bytes)) };
+        let found = match read_bytes.map(|sizes| Self::of_files(source, &bounds, sizes)).transpose()?.flatten() {
+            Some(levels) => levels,
+            None => bounds
+                .into_iter()
+                .map(|(start, end)| Level::Chunks(Chunks { resume: Some(start), end, ..Chunks::default() }))
+                .collect(),
+        };
+        for mut level in found {
+            if level.advance(&mut reader.cursor, chunk_bytes)? {
                 reader.levels.push(level);
             }
         }
         let levels = &reader.levels;
         reader.heads = Heads::new(levels.len(), |left, right| less(levels, left, right));
         Ok(reader)
+    }
+
+    /// The levels from files; none if one of them cannot be read so, or their indexes would take too much memory.
+    fn of_files(
+        source: &Source<'d>,
+        bounds: &[(Vec<u8>, Option<Vec<u8>>)],
+        (read_bytes, memory_bytes): (usize, usize),
+    ) -> Result<Option<Vec<Level<'d>>>> {
+        let mut levels = Vec::with_capacity(bounds.len());
+        let mut index_bytes = 0;
+        for (start, end) in bounds {
+            let Some(cursor) = source.cursor(start, end.as_deref(), read_bytes)? else { return Ok(None) };
+            index_bytes += cursor.index_bytes();
+            levels.push(Level::Files(cursor));
+        }
+        Ok((index_bytes <= memory_bytes as u64).then_some(levels))
     }
 
     fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
@@ -136,17 +187,49 @@ impl<'d> Levels<'d> {
     }
 }
 
-fn less(levels: &[Level], left: usize, right: usize) -> bool {
+/// Where a task's part of a level begins and ends. The first level begins where the data begins and each ends where the
+/// next one begins, so that the tasks tile whatever the encoding makes.
+fn bounds(levels: &[u16], index: usize, task: Task<'_>) -> (Vec<u8>, Option<Vec<u8>>) {
+    let level = levels[index].to_be_bytes();
+    let start = match task.start {
+        Some(start) => [&level, start].concat(),
+        None if index == 0 => Vec::new(),
+        None => level.to_vec(),
+    };
+    let end = match task.end {
+        Some(end) => Some([&level, end].concat()),
+        None => levels.get(index + 1).map(|next| next.to_be_bytes().to_vec()),
+    };
+    (start, end)
+}
+
+fn less(levels: &[Level<'_>], left: usize, right: usize) -> bool {
     path(levels[left].entry().0) < path(levels[right].entry().0)
 }
 
-impl Level {
+impl Level<'_> {
+    fn entry(&self) -> (&[u8], &[u8]) {
+        match self {
+            Level::Files(cursor) => cursor.entry(),
+            Level::Chunks(chunks) => chunks.entry(),
+        }
+    }
+
+    /// To the next entry; false only at the end of the level.
+    fn advance(&mut self, cursor: &mut Cursor<'_>, chunk_bytes: usize) -> Result<bool> {
+        match self {
+            Level::Files(cursor) => cursor.advance(),
+            Level::Chunks(chunks) => chunks.advance(cursor, chunk_bytes),
+        }
+    }
+}
+
+impl Chunks {
     fn entry(&self) -> (&[u8], &[u8]) {
         let (begin, value, end) = self.entries[self.at];
         (&self.bytes[begin..value], &self.bytes[value..end])
     }
 
-    /// To the next entry; false only at the end of the level.
     fn advance(&mut self, cursor: &mut Cursor<'_>, chunk_bytes: usize) -> Result<bool> {
         self.at += 1;
         if self.at < self.entries.len() { Ok(true) } else { self.fetch(cursor, chunk_bytes) }

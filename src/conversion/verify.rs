@@ -6,7 +6,7 @@ use super::parallel::{Stop, in_parallel};
 use super::progress::{PACE_BYTES, Phase, Reporter};
 use super::record::{ContentLine, Scan, TileLine, Tiles};
 use super::resume::Recorder;
-use super::source::Line;
+use super::source::{Line, Source};
 use super::tasks::{cuts, file_bytes, pieces};
 use crate::encoding::KeyEncoding;
 use crate::error::Result;
@@ -64,7 +64,8 @@ pub fn scan_with(
     progress: &Reporter,
 ) -> Result<Content> {
     let cuts = tiles(database, encoding, threads, cut, TILE_BYTES)?;
-    scan_tiles(database, encoding, threads, Tiles { cuts, ..Tiles::default() }, &|_, _, _| Ok(()), progress)
+    let tiles = Tiles { cuts, ..Tiles::default() };
+    scan_tiles(&Source::of_database(database), encoding, threads, tiles, &|_, _, _| Ok(()), progress)
 }
 
 /// As [`scan_with`]; what of it was read is recorded, and not read again.
@@ -72,18 +73,18 @@ pub fn scan_with(
 /// # Errors
 /// As [`scan`].
 pub(super) fn scan_recorded(
-    database: &Database,
+    source: &Source<'_>,
     encoding: &dyn KeyEncoding,
     threads: usize,
     (of, cut, tile_bytes): (Scan, Cuts, (u64, u64)),
     recorder: &Recorder<'_>,
     progress: &Reporter,
 ) -> Result<Content> {
-    let tiles = recorder.scan(of, || tiles(database, encoding, threads, cut, tile_bytes))?;
+    let tiles = recorder.scan(of, || tiles(source.database(), encoding, threads, cut, tile_bytes))?;
     let record = |tile: usize, content: &Content, bytes: u64| {
         recorder.tile(TileLine { of, tile, content: ContentLine::of(content), bytes })
     };
-    scan_tiles(database, encoding, threads, tiles, &record, progress)
+    scan_tiles(source, encoding, threads, tiles, &record, progress)
 }
 
 /// Where tiles are cut.
@@ -101,13 +102,14 @@ fn tiles(
 }
 
 fn scan_tiles(
-    database: &Database,
+    source: &Source<'_>,
     encoding: &dyn KeyEncoding,
     threads: usize,
     Tiles { cuts, read }: Tiles,
     record: &(dyn Fn(usize, &Content, u64) -> Result<()> + Sync),
     progress: &Reporter,
 ) -> Result<Content> {
+    let database = source.database();
     let logical_bytes = database.table_figures().map_or(0, |figures| figures.logical_bytes());
     progress.begin(Phase::Verify, logical_bytes);
     let mut all = Content::default();
@@ -122,7 +124,7 @@ fn scan_tiles(
         let tile = todo[at];
         let start = tile.checked_sub(1).map_or(&[][..], |before| cuts[before].as_slice());
         let end = cuts.get(tile).map(Vec::as_slice);
-        let line = Line::new(database, start, end, Line::READAHEAD_BYTES)?;
+        let line = Line::new(source, start, end)?;
         let (content, bytes) = scan_tile(line, encoding, stop, progress)?;
         record(tile, &content, bytes)?;
         Ok(content)

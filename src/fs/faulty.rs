@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::trap::Trap;
 use parking_lot::Mutex;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -132,6 +133,10 @@ impl Vfs for FaultyVfs {
 
     fn read_range(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
         self.run(path, Access::Look, || self.inner.read_range(path, offset, len, out))
+    }
+
+    fn read_device(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<Range<usize>> {
+        self.run(path, Access::Look, || self.inner.read_device(path, offset, len, out))
     }
 
     fn make_dir(&self, path: &Path) -> Result<()> {

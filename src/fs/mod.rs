@@ -24,6 +24,7 @@ pub use recording::{Operation, RecordingVfs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::trap::trap;
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 
 /// What stands at a name.
@@ -86,6 +87,12 @@ pub trait Vfs: Send + Sync + fmt::Debug {
     /// # Errors
     /// Any failure. Changes nothing.
     fn read_range(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()>;
+
+    /// As [`Vfs::read_range`], past the page cache; says where in `out` the bytes lie.
+    ///
+    /// # Errors
+    /// Any failure, also a file system that has no such reads. Changes nothing.
+    fn read_device(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<Range<usize>>;
 
     /// Makes one directory.
     ///

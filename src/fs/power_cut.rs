@@ -12,6 +12,7 @@ use crate::trap::{Trap, TrapAction, TrapPlan};
 use parking_lot::Mutex;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -147,6 +148,10 @@ impl Vfs for PowerCutVfs {
 
     fn read_range(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
         self.inner.read_range(path, offset, len, out)
+    }
+
+    fn read_device(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<Range<usize>> {
+        self.inner.read_device(path, offset, len, out)
     }
 
     fn make_dir(&self, path: &Path) -> Result<()> {

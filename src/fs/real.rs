@@ -5,7 +5,8 @@ use crate::error::{Error, ErrorKind, Result};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 /// The real file system.
@@ -33,6 +34,9 @@ impl RealVfs {
         RealVfs { plan }
     }
 }
+
+/// Reads past the page cache begin and end at multiples of this, in the file and in memory: no device has larger blocks.
+const DEVICE_ALIGNMENT: usize = 4096;
 
 fn open(path: &Path, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -91,6 +95,36 @@ impl Vfs for RealVfs {
             .and_then(|_| file.take(len as u64).read_to_end(out))
             .map(|_| ())
             .map_err(|error| Error::io(step, path, error))
+    }
+
+    fn read_device(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<Range<usize>> {
+        let step = "read a part of a file past the page cache";
+        let file = open(path, OFlags::RDONLY | OFlags::DIRECT).map_err(|error| Error::io(step, path, error))?;
+        let aligned = offset / DEVICE_ALIGNMENT as u64 * DEVICE_ALIGNMENT as u64;
+        let before = (offset - aligned) as usize;
+        let read_bytes = (before + len).next_multiple_of(DEVICE_ALIGNMENT);
+        if out.len() < read_bytes + DEVICE_ALIGNMENT {
+            out.resize(read_bytes + DEVICE_ALIGNMENT, 0);
+        }
+        let begin = out.as_ptr().align_offset(DEVICE_ALIGNMENT);
+        let place = out.get_mut(begin..begin.saturating_add(read_bytes)).ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, step, "memory cannot be aligned").at(path)
+        })?;
+        let mut read = 0;
+        while read < place.len() {
+            match file.read_at(&mut place[read..], aligned + read as u64) {
+                Ok(0) => break,
+                // What is not a whole number of blocks ends the file.
+                Ok(bytes) if bytes % DEVICE_ALIGNMENT != 0 => {
+                    read += bytes;
+                    break;
+                }
+                Ok(bytes) => read += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io(step, path, error)),
+            }
+        }
+        Ok(begin + before.min(read)..begin + (before + len).min(read))
     }
 
     fn make_dir(&self, path: &Path) -> Result<()> {

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::trap::Trap;
 use parking_lot::Mutex;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -100,6 +101,10 @@ impl Vfs for RecordingVfs {
 
     fn read_range(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
         self.inner.read_range(path, offset, len, out)
+    }
+
+    fn read_device(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<Range<usize>> {
+        self.inner.read_device(path, offset, len, out)
     }
 
     fn make_dir(&self, path: &Path) -> Result<()> {

@@ -176,6 +176,11 @@ impl Database {
         &self.settings
     }
 
+    /// Whether it was opened for reading alone.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
     /// Whether it has the internal family; only a database from before the marker lacks it.
     pub fn has_internal(&self) -> bool {
         self.has_internal

@@ -10,12 +10,15 @@
 pub mod batch_decoder;
 #[cfg(test)]
 mod batch_decoder_tests;
+mod block;
 mod cursor;
 mod database;
 mod describe;
 mod figures;
 mod settings;
 mod sst;
+mod table;
+mod table_cursor;
 #[cfg(any(test, feature = "log-backup", feature = "traps"))]
 pub mod wal;
 #[cfg(test)]
@@ -30,6 +33,7 @@ pub use describe::describe;
 pub use figures::{LiveFile, READ_FIGURES, Stats};
 pub use settings::{Compression, Settings, SharedMemory, WalRecovery};
 pub use sst::{SstOptions, SstWriter};
+pub use table_cursor::{TableCursor, TableFiles};
 pub use write::{Durability, WriteBatch};
 
 use crate::error::{Error, ErrorKind};
