@@ -9,18 +9,24 @@ const CHUNK_BYTES: usize = 16 << 10;
 /// A longer entry has a chunk to itself, so that little is left over at the end of the others.
 const SHARING_BYTES: usize = CHUNK_BYTES / 8;
 
-/// Chunks that no buffer needs at the moment: fresh memory costs more than writing into it.
+/// Memory that no buffer needs at the moment: fresh memory costs more than writing into it.
 #[derive(Debug, Default)]
-pub(super) struct SpareChunks(Mutex<Vec<Vec<u8>>>);
+pub(super) struct SpareMemory {
+    chunks: Mutex<Vec<Vec<u8>>>,
+    indexes: Mutex<Vec<Vec<Slot>>>,
+}
 
-impl SpareChunks {
+/// So many indexes are kept.
+const SPARE_INDEXES_MAX: usize = 16;
+
+impl SpareMemory {
     fn take(&self) -> Vec<u8> {
-        self.0.lock().pop().unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES))
+        self.chunks.lock().pop().unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES))
     }
 
     /// Makes room for memory of another kind.
     fn shed(&self, bytes: usize) {
-        let mut chunks = self.0.lock();
+        let mut chunks = self.chunks.lock();
         let left = chunks.len().saturating_sub(bytes.div_ceil(CHUNK_BYTES));
         chunks.truncate(left);
     }
@@ -28,7 +34,19 @@ impl SpareChunks {
     fn give(&self, mut chunk: Vec<u8>) {
         if chunk.capacity() == CHUNK_BYTES {
             chunk.clear();
-            self.0.lock().push(chunk);
+            self.chunks.lock().push(chunk);
+        }
+    }
+
+    fn take_index(&self) -> Vec<Slot> {
+        self.indexes.lock().pop().unwrap_or_default()
+    }
+
+    fn give_index(&self, mut index: Vec<Slot>) {
+        let mut indexes = self.indexes.lock();
+        if index.capacity() > 0 && indexes.len() < SPARE_INDEXES_MAX {
+            index.clear();
+            indexes.push(index);
         }
     }
 }
@@ -36,7 +54,7 @@ impl SpareChunks {
 /// Entries in memory.
 #[derive(Debug, Default)]
 pub(super) struct SortBuffer {
-    spare: Arc<SpareChunks>,
+    spare: Arc<SpareMemory>,
     chunks: Vec<Vec<u8>>,
     /// Places in `chunks` where none is.
     vacant: Vec<u32>,
@@ -83,7 +101,7 @@ fn key_of<'b>(chunks: &'b [Vec<u8>], slot: &Slot) -> &'b [u8] {
 
 impl SortBuffer {
     /// A buffer that takes its memory from `spare` and gives it back.
-    pub(super) fn new(spare: &Arc<SpareChunks>) -> Self {
+    pub(super) fn new(spare: &Arc<SpareMemory>) -> Self {
         let mut buffer = SortBuffer::default();
         buffer.spare = spare.clone();
         buffer
@@ -112,6 +130,9 @@ impl SortBuffer {
         chunk.extend_from_slice(key);
         chunk.extend_from_slice(value);
         self.entry_bytes += slot.bytes();
+        if self.index.capacity() == 0 {
+            self.index = self.spare.take_index();
+        }
         self.index.push(slot);
     }
 
@@ -185,7 +206,9 @@ impl SortBuffer {
             sort_by_prefix(chunks, &mut self.index);
         } else {
             self.stretches.push(self.index.len());
-            merge_stretches(chunks, &mut self.index, 0, &self.stretches, &mut Vec::new());
+            let mut other = self.spare.take_index();
+            merge_stretches(chunks, &mut self.index, 0, &self.stretches, &mut other);
+            self.spare.give_index(other);
         }
         self.stretches.clear();
     }
@@ -256,7 +279,7 @@ impl SortBuffer {
         self.vacant.clear();
         self.filling = None;
         (self.chunk_bytes, self.entry_bytes) = (0, 0);
-        self.index.clear();
+        self.spare.give_index(std::mem::take(&mut self.index));
         self.stretches.clear();
     }
 
@@ -270,7 +293,7 @@ impl SortBuffer {
 
 impl Drop for SortBuffer {
     fn drop(&mut self) {
-        self.chunks.drain(..).for_each(|chunk| self.spare.give(chunk));
+        self.clear();
     }
 }
 

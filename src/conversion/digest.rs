@@ -24,13 +24,11 @@ impl Digest {
     pub fn add(&mut self, key: &[u8], value: &[u8]) {
         let length = (key.len() as u64).to_le_bytes();
         let total = length.len() + key.len() + value.len();
-        let hash = if total <= SHORT_BYTES {
-            let mut buffer = [0; SHORT_BYTES];
-            let (head, rest) = buffer.split_at_mut(length.len());
-            head.copy_from_slice(&length);
-            rest[..key.len()].copy_from_slice(key);
-            rest[key.len()..key.len() + value.len()].copy_from_slice(value);
-            xxh3_128(&buffer[..total])
+        let hash = if total <= SHORT_BYTES / 2 {
+            // Zeroing the larger buffer would cost as much as hashing.
+            hash_short(&mut [0; SHORT_BYTES / 2], &length, key, value)
+        } else if total <= SHORT_BYTES {
+            hash_short(&mut [0; SHORT_BYTES], &length, key, value)
         } else {
             let mut hasher = Xxh3::new();
             hasher.update(&length);
@@ -45,6 +43,16 @@ impl Digest {
     pub fn merge(&mut self, other: Digest) {
         self.0 = self.0.wrapping_add(other.0);
     }
+}
+
+#[inline]
+fn hash_short(buffer: &mut [u8], length: &[u8], key: &[u8], value: &[u8]) -> u128 {
+    let (head, rest) = buffer.split_at_mut(length.len());
+    head.copy_from_slice(length);
+    let (place, rest) = rest.split_at_mut(key.len());
+    place.copy_from_slice(key);
+    rest[..value.len()].copy_from_slice(value);
+    xxh3_128(&buffer[..length.len() + key.len() + value.len()])
 }
 
 impl fmt::Display for Digest {

@@ -1,7 +1,7 @@
 //! Rewriting all of a source into SST files in another key encoding.
 
 use super::borders::{Order, Swap};
-use super::buffer::{SortBuffer, SpareChunks};
+use super::buffer::{SortBuffer, SpareMemory};
 use super::codec::{Decoder, Encoder};
 use super::digest::{Content, Digest};
 use super::merge::Merge;
@@ -133,9 +133,10 @@ pub(super) fn rewrite_tuned(job: &Rewrite<'_>, tuning: &Tuning) -> Result<Rewrit
     let passes = if sorts_on_disk(job.from, job.to) { 2 } else { 1 };
     job.progress.begin(Phase::Rewrite, (logical_bytes + memory).saturating_mul(passes));
     let threads = job.threads.max(1);
+    let source = Source::of_files(job.vfs, job.source)?;
     let make_plan = || {
         let wanted = file_bytes(job.source)? / (TASKS_PER_THREAD * threads as u64);
-        Plan::new(job.source, job.from, wanted.clamp(tuning.task_bytes.0, tuning.task_bytes.1))
+        Plan::new(&source, job.from, wanted.clamp(tuning.task_bytes.0, tuning.task_bytes.1))
     };
     let plan = match job.recorder {
         Some(recorder) => recorder.plan(make_plan)?,
@@ -144,7 +145,7 @@ pub(super) fn rewrite_tuned(job: &Rewrite<'_>, tuning: &Tuning) -> Result<Rewrit
     let orders = (plan.order, Order::of(job.to));
     let mut work = Work {
         job: *job,
-        source: Source::of_files(job.vfs, job.source)?,
+        source,
         tuning: *tuning,
         workers: workers(threads).min(plan.len()),
         turns: Turns::new(threads),
@@ -181,7 +182,7 @@ struct Work<'a> {
     swap: Swap,
     by_level: bool,
     options: SstOptions,
-    spare: Arc<SpareChunks>,
+    spare: Arc<SpareMemory>,
     folder: PathBuf,
     /// Runs do not pay, or have shown that they do not.
     unsorted: AtomicBool,

@@ -5,7 +5,7 @@ use super::heads::Heads;
 use super::tasks::{Plan, Task, path};
 use crate::error::Result;
 use crate::fs::Vfs;
-use crate::rocks::{Cursor, Database, Family, TableCursor, TableFiles};
+use crate::rocks::{Cursor, Database, Family, LiveFile, TableCursor, TableFiles};
 
 /// Reads the entries of a task, in the order of the plan.
 pub(super) enum Reader<'d> {
@@ -53,6 +53,15 @@ impl<'d> Source<'d> {
 
     pub(super) fn database(&self) -> &'d Database {
         self.database
+    }
+
+    /// Where a file begins, and where it may be cut into pieces of about `piece_bytes`; none if that is not known. A file
+    /// that cannot be read says so to whoever reads its entries.
+    pub(super) fn pieces(&self, file: &LiveFile, piece_bytes: u64) -> Option<Vec<(Vec<u8>, u64)>> {
+        if file.bytes <= piece_bytes {
+            return Some(vec![(file.smallest.clone(), file.bytes)]);
+        }
+        self.files.as_ref()?.pieces(file, piece_bytes).ok()?
     }
 
     fn cursor(&self, start: &[u8], end: Option<&[u8]>, read_bytes: usize) -> Result<Option<TableCursor<'d>>> {

@@ -4,6 +4,7 @@
 //! Cuts come from the borders of SST files, so tasks are of like size; a bad cut costs speed, never data.
 
 use super::borders::Order;
+use super::source::Source;
 use crate::encoding::{Comparator, KeyEncoding};
 use crate::error::Result;
 use crate::layout::DATA_FAMILY;
@@ -34,12 +35,12 @@ pub(super) struct Task<'p> {
 }
 
 impl Plan {
-    /// Divides `database` into tasks of about `task_bytes` of its SST files.
-    pub(super) fn new(database: &Database, encoding: &dyn KeyEncoding, task_bytes: u64) -> Result<Self> {
+    /// Divides a database into tasks of about `task_bytes` of its SST files.
+    pub(super) fn new(source: &Source<'_>, encoding: &dyn KeyEncoding, task_bytes: u64) -> Result<Self> {
         let order = Order::of(encoding);
-        let levels = if order == Order::Levels { levels(database)? } else { Vec::new() };
+        let levels = if order == Order::Levels { levels(source.database())? } else { Vec::new() };
         // Pieces much smaller than a task make tasks of like size.
-        let mut pieces = pieces(database, encoding.comparator(), task_bytes / 8)?;
+        let mut pieces = pieces(source, encoding.comparator(), task_bytes / 8)?;
         if order == Order::Levels {
             pieces.iter_mut().for_each(|piece| piece.position = path(&piece.position).to_vec());
         }
@@ -75,9 +76,14 @@ pub(super) fn file_bytes(database: &Database) -> Result<u64> {
 }
 
 /// The SST files of the caller's family, those larger than `piece_bytes` divided further; in no order.
-pub(super) fn pieces(database: &Database, comparator: Comparator, piece_bytes: u64) -> Result<Vec<Piece>> {
+pub(super) fn pieces(source: &Source<'_>, comparator: Comparator, piece_bytes: u64) -> Result<Vec<Piece>> {
+    let database = source.database();
     let mut pieces = Vec::new();
     for file in database.live_files()?.into_iter().filter(|file| file.family == DATA_FAMILY) {
+        if let Some(found) = source.pieces(&file, piece_bytes) {
+            pieces.extend(found.into_iter().map(|(position, bytes)| Piece { position, bytes }));
+            continue;
+        }
         let range = Range { low: file.smallest, high: file.largest, bytes: file.bytes, halvings: 0 };
         if comparator == Comparator::Bytewise {
             divide(database, range, piece_bytes, &mut pieces)?;
@@ -135,21 +141,35 @@ pub(super) fn middle(low: &[u8], high: &[u8]) -> Option<Vec<u8>> {
     Some([&low[..common], &digits[..len]].concat())
 }
 
-/// Cuts between pieces so that about `bytes_each` lie between two.
+/// Cuts between pieces so that about `bytes_each` lie between two, or up to a quarter less where that spares a cut through
+/// a directory: of some positions the shortest has least in common with the keys around it.
 pub(super) fn cuts(mut pieces: Vec<Piece>, comparator: Comparator, bytes_each: u64) -> Vec<Vec<u8>> {
     pieces.sort_by(|left, right| comparator.compare(&left.position, &right.position));
     let mut cuts: Vec<Vec<u8>> = Vec::new();
-    let mut sum = 0;
-    for Piece { position, bytes } in pieces {
+    let (mut begin, mut sum) = (0, 0);
+    for at in 0..pieces.len() {
         // A piece that does not fit any more begins a task, unless it would be the first.
-        if sum > 0 && sum + bytes > bytes_each && !position.is_empty() {
-            let after = cuts.last().is_none_or(|last| comparator.compare(last, &position).is_lt());
-            if after {
-                cuts.push(position);
-                sum = 0;
+        if sum > 0 && sum + pieces[at].bytes > bytes_each {
+            let mut best: Option<(usize, u64)> = None;
+            let mut after = 0;
+            for place in (begin..=at).rev() {
+                let position = &pieces[place].position;
+                let follows = cuts.last().is_none_or(|last| comparator.compare(last, position).is_lt());
+                let shorter = best.is_none_or(|(best, _)| position.len() < pieces[best].position.len());
+                if !position.is_empty() && follows && shorter {
+                    best = Some((place, after));
+                }
+                after += place.checked_sub(1).map_or(0, |before| pieces[before].bytes);
+                if sum - after.min(sum) < bytes_each / 4 * 3 {
+                    break;
+                }
+            }
+            if let Some((place, after)) = best {
+                cuts.push(pieces[place].position.clone());
+                (begin, sum) = (place, after);
             }
         }
-        sum += bytes;
+        sum += pieces[at].bytes;
     }
     cuts
 }

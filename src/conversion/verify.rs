@@ -63,9 +63,10 @@ pub fn scan_with(
     cut: Cuts,
     progress: &Reporter,
 ) -> Result<Content> {
-    let cuts = tiles(database, encoding, threads, cut, TILE_BYTES)?;
+    let source = Source::of_database(database);
+    let cuts = tiles(&source, encoding, threads, cut, TILE_BYTES)?;
     let tiles = Tiles { cuts, ..Tiles::default() };
-    scan_tiles(&Source::of_database(database), encoding, threads, tiles, &|_, _, _| Ok(()), progress)
+    scan_tiles(&source, encoding, threads, tiles, &|_, _, _| Ok(()), progress)
 }
 
 /// As [`scan_with`]; what of it was read is recorded, and not read again.
@@ -80,7 +81,7 @@ pub(super) fn scan_recorded(
     recorder: &Recorder<'_>,
     progress: &Reporter,
 ) -> Result<Content> {
-    let tiles = recorder.scan(of, || tiles(source.database(), encoding, threads, cut, tile_bytes))?;
+    let tiles = recorder.scan(of, || tiles(source, encoding, threads, cut, tile_bytes))?;
     let record = |tile: usize, content: &Content, bytes: u64| {
         recorder.tile(TileLine { of, tile, content: ContentLine::of(content), bytes })
     };
@@ -89,15 +90,15 @@ pub(super) fn scan_recorded(
 
 /// Where tiles are cut.
 fn tiles(
-    database: &Database,
+    source: &Source<'_>,
     encoding: &dyn KeyEncoding,
     threads: usize,
     cut: Cuts,
     (least, most): (u64, u64),
 ) -> Result<Vec<Vec<u8>>> {
-    let even = (file_bytes(database)? / (4 * threads.max(1) as u64)).clamp(least, most);
+    let even = (file_bytes(source.database())? / (4 * threads.max(1) as u64)).clamp(least, most);
     let (piece_bytes, tile_bytes) = cut.sizes(even, most);
-    let pieces = pieces(database, encoding.comparator(), piece_bytes)?;
+    let pieces = pieces(source, encoding.comparator(), piece_bytes)?;
     Ok(cuts(pieces, encoding.comparator(), tile_bytes))
 }
 

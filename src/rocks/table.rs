@@ -136,7 +136,7 @@ fn decompress(mut payload: &[u8], block: &mut Vec<u8>) -> Option<()> {
     (lz4::block::decompress_to_buffer(payload, Some(length), block).ok()? == bytes).then_some(())
 }
 
-/// A file that holds entries of one version each, put and not deleted.
+/// A file whose format is known here.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) path: PathBuf,
@@ -148,11 +148,13 @@ pub(super) struct Table {
     pub(super) index_of_deltas: bool,
     /// Entries, as RocksDB counted them when it wrote the file.
     pub(super) entries: u64,
+    /// All of them are values that were put: none is a deletion or a merge.
+    pub(super) is_plain: bool,
 }
 
 impl Table {
     /// Looks at a file; `None` if it has anything that is not read here: another version, comparator, checksum,
-    /// compression or sort of index than RocksDB writes unless told otherwise, or deletions, or merges.
+    /// compression or sort of index than RocksDB writes unless told otherwise.
     ///
     /// # Errors
     /// `Corrupt`, `Io`.
@@ -164,6 +166,7 @@ impl Table {
             index_of_user_keys: false,
             index_of_deltas: false,
             entries: 0,
+            is_plain: true,
         };
         let mut window = Window::new(vfs, direct, TAIL_BYTES);
         let Some(metaindex) = table.read_footer(&mut window)? else { return Ok(None) };
@@ -173,7 +176,8 @@ impl Table {
         for (name, mut value) in named(&block).ok_or_else(|| table.damaged(metaindex, "the metaindex"))? {
             match name.as_slice() {
                 b"rocksdb.properties" => properties = Handle::read(&mut value),
-                b"rocksdb.compression_dict" | b"rocksdb.range_del" => return Ok(None),
+                b"rocksdb.range_del" => table.is_plain = false,
+                b"rocksdb.compression_dict" => return Ok(None),
                 _ => {}
             }
         }
@@ -222,20 +226,51 @@ impl Table {
         self.entries = entries;
         self.index_of_user_keys = number("rocksdb.index.key.is.user.key") == Some(1);
         self.index_of_deltas = number("rocksdb.index.value.is.delta.encoded") == Some(1);
-        let none = ["rocksdb.deleted.keys", "rocksdb.merge.operands", "rocksdb.num.range-deletions"];
+        let others = ["rocksdb.deleted.keys", "rocksdb.merge.operands", "rocksdb.num.range-deletions"];
+        self.is_plain &= others.iter().all(|name| number(name) == Some(0));
         let absent = [
             "rocksdb.index.partitions",
             "rocksdb.udi.is.primary.index",
             "rocksdb.user.defined.timestamps.persisted",
             "rocksdb.timestamp_min",
         ];
-        let plain = |name: &&str| matches!(number(name), None | Some(0));
-        none.iter().all(|name| number(name) == Some(0))
-            && absent.iter().all(|name| text(name).is_none())
-            && plain(&"rocksdb.separate.key.value.in.data.block")
+        absent.iter().all(|name| text(name).is_none())
+            && matches!(number("rocksdb.separate.key.value.in.data.block"), None | Some(0))
             && matches!(text("rocksdb.block.based.table.index.type"), Some([0, 0, 0, 0]))
             && matches!(text("rocksdb.comparator"), Some(b"leveldb.BytewiseComparator"))
             && matches!(text("rocksdb.compression"), Some(b"LZ4" | b"NoCompression"))
+    }
+
+    /// Where its data may be cut into pieces of about `piece_bytes`: where each begins, and its bytes. The first begins
+    /// where the file does, which the caller knows.
+    pub(super) fn pieces(&self, window: &mut Window<'_>, piece_bytes: u64) -> Result<Vec<(Vec<u8>, u64)>> {
+        let mut index = Index::default();
+        index.load(self, window)?;
+        // Behind which bytes a piece may begin, a block more or less, and where: the shortest that lies between the keys.
+        let mut places: Vec<(u64, Vec<u8>)> = Vec::new();
+        let (mut bytes, mut before) = (0, Vec::new());
+        while index.next(self)? {
+            let key = index.key();
+            let common = key.iter().zip(&before).take_while(|(one, other)| one == other).count();
+            places.push((bytes, key[..key.len().min(common + 1)].to_vec()));
+            bytes += index.handle.bytes;
+            before.clear();
+            before.extend_from_slice(key);
+        }
+        let (mut pieces, mut begin) = (vec![(Vec::new(), bytes)], 0);
+        while begin + piece_bytes + piece_bytes / 2 < bytes {
+            let from = places.partition_point(|place| place.0 < begin + piece_bytes / 2 + 1);
+            let to = places.partition_point(|place| place.0 <= begin + piece_bytes + piece_bytes / 2).max(from + 1);
+            // A short key lies between keys that have little in common, as those of two large directories have.
+            let best = places.get(from..to.min(places.len())).and_then(|some| some.iter().min_by_key(|at| at.1.len()));
+            let Some((end, key)) = best else { break };
+            if let Some(last) = pieces.last_mut() {
+                last.1 = end - begin;
+            }
+            pieces.push((key.clone(), bytes - end));
+            begin = *end;
+        }
+        Ok(pieces)
     }
 
     #[cold]

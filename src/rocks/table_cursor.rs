@@ -20,29 +20,51 @@ pub struct TableFiles<'v> {
     vfs: &'v dyn Vfs,
     directory: PathBuf,
     direct: bool,
+    /// They are all there is, and will be: nothing lies in memtables, and nobody writes.
+    complete: bool,
     /// Ascending by their smallest key.
     files: Vec<LiveFile>,
 }
 
 impl<'v> TableFiles<'v> {
-    /// The files of `database`; `None` where they are not all there is, or not what there will be: something lies in
-    /// memtables, or it is open for writing. Keys of another order than that of their bytes are RocksDB's to read.
+    /// The files of `database`, which stays open; `None` if its keys have another order than that of their bytes, and
+    /// are RocksDB's to read.
     ///
     /// # Errors
     /// `Io`.
     pub fn of(vfs: &'v dyn Vfs, database: &Database) -> Result<Option<Self>> {
         let settings = database.settings();
-        if !database.is_read_only() || settings.comparator != Comparator::Bytewise || database.memtable_entries()? > 0 {
+        if settings.comparator != Comparator::Bytewise {
             return Ok(None);
         }
         let mut files = database.live_files()?;
         files.retain(|file| file.family == DATA_FAMILY);
         files.sort_by(|left, right| left.smallest.cmp(&right.smallest));
-        Ok(Some(TableFiles { vfs, directory: database.path().to_path_buf(), direct: settings.direct_reads, files }))
+        let complete = database.is_read_only() && database.memtable_entries()? == 0;
+        let (directory, direct) = (database.path().to_path_buf(), settings.direct_reads);
+        Ok(Some(TableFiles { vfs, directory, direct, complete, files }))
     }
 
-    /// A cursor before the first entry from `start` to before `end`; `None` if the files there overlap, or hold anything
-    /// that is not read here. `read_bytes` are read at once.
+    fn table(&self, file: &LiveFile) -> Result<Option<Table>> {
+        Table::open(self.vfs, self.direct, self.directory.join(&file.name), file.bytes)
+    }
+
+    /// Where a file of the database may be cut into pieces of about `piece_bytes`: keys between two blocks, or a little
+    /// above, and bytes of the file from there on. `None` if it is not read here.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn pieces(&self, file: &LiveFile, piece_bytes: u64) -> Result<Option<Vec<(Vec<u8>, u64)>>> {
+        let Some(table) = self.table(file)? else { return Ok(None) };
+        let mut pieces = table.pieces(&mut Window::new(self.vfs, self.direct, 0), piece_bytes)?;
+        if let Some(first) = pieces.first_mut() {
+            first.0.clone_from(&file.smallest);
+        }
+        Ok(Some(pieces))
+    }
+
+    /// A cursor before the first entry from `start` to before `end`. `None` if a key may be in several places there, or
+    /// may have been deleted, or a file has anything that is not read here. `read_bytes` are read at once.
     ///
     /// # Errors
     /// `Corrupt`, `Io`.
@@ -51,12 +73,12 @@ impl<'v> TableFiles<'v> {
             file.largest.as_slice() >= start && end.is_none_or(|end| file.smallest.as_slice() < end)
         };
         let files: Vec<&LiveFile> = self.files.iter().filter(within).collect();
-        if files.windows(2).any(|pair| pair[0].largest >= pair[1].smallest) {
+        if !self.complete || files.windows(2).any(|pair| pair[0].largest >= pair[1].smallest) {
             return Ok(None);
         }
         let mut tables = Vec::with_capacity(files.len());
         for file in files {
-            match Table::open(self.vfs, self.direct, self.directory.join(&file.name), file.bytes)? {
+            match self.table(file)?.filter(|table| table.is_plain) {
                 Some(table) => tables.push(table),
                 None => return Ok(None),
             }
