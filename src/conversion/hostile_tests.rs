@@ -79,12 +79,22 @@ mod tests {
 
     #[test]
     fn a_flipped_byte_is_an_error_and_never_a_short_copy() {
-        for encoding in [&Natural as &dyn KeyEncoding, &Hierarchical] {
+        let encodings = [&Natural as &dyn KeyEncoding, &Hierarchical];
+        for (encoding, in_memory) in encodings.into_iter().flat_map(|encoding| [(encoding, false), (encoding, true)]) {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("source");
             let to: &dyn KeyEncoding = if encoding.leveled() { &Natural } else { &Hierarchical };
             let settings = settings(Comparator::Bytewise);
-            let whole = database(&path, encoding, &some_keys());
+            drop(database(&path, encoding, &some_keys()));
+            if in_memory {
+                // What lies in a memtable, too, is read by RocksDB.
+                let mut late = Vec::new();
+                encoding.encode(b"/dir0/file-00000", &mut late).unwrap();
+                let database = Database::open(&RealVfs::default(), &path, &settings).unwrap();
+                database.put(Family::Data, &late, b"late", Durability::Sync).unwrap();
+                database.close().unwrap();
+            }
+            let whole = Database::open_read_only(&RealVfs::default(), &path, &settings).unwrap();
             let expected = scan(&whole, encoding, 1, &Reporter::silent()).unwrap();
             drop(whole);
             let file = sst_files(&path).swap_remove(0);

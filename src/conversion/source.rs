@@ -55,13 +55,12 @@ impl<'d> Source<'d> {
         self.database
     }
 
-    /// Where a file begins, and where it may be cut into pieces of about `piece_bytes`; none if that is not known. A file
-    /// that cannot be read says so to whoever reads its entries.
-    pub(super) fn pieces(&self, file: &LiveFile, piece_bytes: u64) -> Option<Vec<(Vec<u8>, u64)>> {
+    /// Where a file begins, and where it may be cut into pieces of about `piece_bytes`; none if that is not known.
+    pub(super) fn pieces(&self, file: &LiveFile, piece_bytes: u64) -> Result<Option<Vec<(Vec<u8>, u64)>>> {
         if file.bytes <= piece_bytes {
-            return Some(vec![(file.smallest.clone(), file.bytes)]);
+            return Ok(Some(vec![(file.smallest.clone(), file.bytes)]));
         }
-        self.files.as_ref()?.pieces(file, piece_bytes).ok()?
+        self.files.as_ref().map_or(Ok(None), |files| files.pieces(file, piece_bytes))
     }
 
     fn cursor(&self, start: &[u8], end: Option<&[u8]>, read_bytes: usize) -> Result<Option<TableCursor<'d>>> {

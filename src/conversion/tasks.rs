@@ -80,7 +80,7 @@ pub(super) fn pieces(source: &Source<'_>, comparator: Comparator, piece_bytes: u
     let database = source.database();
     let mut pieces = Vec::new();
     for file in database.live_files()?.into_iter().filter(|file| file.family == DATA_FAMILY) {
-        if let Some(found) = source.pieces(&file, piece_bytes) {
+        if let Some(found) = source.pieces(&file, piece_bytes)? {
             pieces.extend(found.into_iter().map(|(position, bytes)| Piece { position, bytes }));
             continue;
         }

@@ -107,9 +107,9 @@ impl Vfs for RealVfs {
             out.resize(read_bytes + DEVICE_ALIGNMENT, 0);
         }
         let begin = out.as_ptr().align_offset(DEVICE_ALIGNMENT);
-        let place = out.get_mut(begin..begin.saturating_add(read_bytes)).ok_or_else(|| {
-            Error::new(ErrorKind::Unsupported, step, "memory cannot be aligned").at(path)
-        })?;
+        let place = out
+            .get_mut(begin..begin.saturating_add(read_bytes))
+            .ok_or_else(|| Error::new(ErrorKind::Unsupported, step, "memory cannot be aligned").at(path))?;
         let mut read = 0;
         while read < place.len() {
             match file.read_at(&mut place[read..], aligned + read as u64) {

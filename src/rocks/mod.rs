@@ -19,6 +19,8 @@ mod settings;
 mod sst;
 mod table;
 mod table_cursor;
+#[cfg(test)]
+mod table_tests;
 #[cfg(any(test, feature = "log-backup", feature = "traps"))]
 pub mod wal;
 #[cfg(test)]

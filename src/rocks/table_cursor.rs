@@ -69,9 +69,8 @@ impl<'v> TableFiles<'v> {
     /// # Errors
     /// `Corrupt`, `Io`.
     pub fn cursor(&self, start: &[u8], end: Option<&[u8]>, read_bytes: usize) -> Result<Option<TableCursor<'v>>> {
-        let within = |file: &&LiveFile| {
-            file.largest.as_slice() >= start && end.is_none_or(|end| file.smallest.as_slice() < end)
-        };
+        let within =
+            |file: &&LiveFile| file.largest.as_slice() >= start && end.is_none_or(|end| file.smallest.as_slice() < end);
         let files: Vec<&LiveFile> = self.files.iter().filter(within).collect();
         if !self.complete || files.windows(2).any(|pair| pair[0].largest >= pair[1].smallest) {
             return Ok(None);
@@ -264,9 +263,8 @@ impl TableCursor<'_> {
 
     #[cold]
     fn damaged(&self, what: &str) -> Error {
-        self.table.as_ref().map_or_else(
-            || Error::new(ErrorKind::Corrupt, STEP, what),
-            |table| table.damaged(self.index.handle, what),
-        )
+        self.table
+            .as_ref()
+            .map_or_else(|| Error::new(ErrorKind::Corrupt, STEP, what), |table| table.damaged(self.index.handle, what))
     }
 }
