@@ -8,6 +8,7 @@ use morphkv_fuzz::error::{Error, ErrorKind, Result};
 use morphkv_fuzz::fs::{Space, Stat, Vfs};
 use morphkv_fuzz::rocks::batch_decoder::{Batch, Operation};
 use morphkv_fuzz::rocks::wal::{Next, Position, WalReader};
+use std::ops::Range;
 use std::path::Path;
 
 fuzz_target!(|data: &[u8]| {
@@ -122,6 +123,9 @@ impl Vfs for Files {
         Ok(())
     }
 
+    fn read_device(&self, path: &Path, _: u64, _: usize, _: &mut Vec<u8>) -> Result<Range<usize>> {
+        Err(no(path))
+    }
     fn stat(&self, path: &Path) -> Result<Option<Stat>> {
         Err(no(path))
     }

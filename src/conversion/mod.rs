@@ -34,6 +34,7 @@ mod heads;
 mod hostile_tests;
 mod ingest;
 mod internal;
+mod line;
 mod merge;
 #[cfg(test)]
 mod model_tests;
@@ -62,11 +63,11 @@ pub(crate) use verify::{scan, scan_internal_user};
 
 use ingest::ingest;
 use internal::copy_internal;
+use line::Source;
 use record::Scan;
 use report::{report, report_of_sealed};
 use resume::{Left, Recorder};
 use rewrite::{Rewrite, Rewritten, rewrite_tuned, sorts_on_disk};
-use source::Source;
 use verify::{Cuts, scan_recorded};
 
 use crate::attachment::{self, Attachment};
@@ -466,10 +467,9 @@ fn verify_staging(
     (source, staging): (&Database, &Database),
     wanted: &Content,
 ) -> Result<()> {
-    let step = "verify the converted database";
     let differs = |what: &str, found: String, wanted: String| {
         let message = format!("{what}: found {found}, expected {wanted}; the old database is untouched");
-        Err(Error::new(ErrorKind::Corrupt, step, message).at(staging.path()))
+        Err(Error::new(ErrorKind::Corrupt, "verify the converted database", message).at(staging.path()))
     };
     let counted = staging.table_figures()?.entries;
     if counted != wanted.entries {
@@ -482,19 +482,17 @@ fn verify_staging(
     if job.verify == Verify::Counts {
         return Ok(());
     }
-    let tiles = |of, cuts| (of, cuts, job.tuning.tile_bytes);
-    let part = tiles(Scan::Staging, Cuts::AtFiles);
     // RocksDB wrote the files, and this crate reads them: what one of the two gets wrong the other shows.
-    let staging = Source::of_files(&*place.vfs, staging)?;
-    let found = scan_recorded(&staging, &*job.to, job.threads, part, recorder, job.reporter)?;
+    let part = (Scan::Staging, Cuts::AtFiles, job.tuning.tile_bytes);
+    let files = Source::of_files(&*place.vfs, staging)?;
+    let found = scan_recorded(&files, &*job.to, job.threads, part, recorder, job.reporter)?;
     if found != *wanted {
         return differs("content", format!("{found:?}"), format!("{wanted:?}"));
     }
     if job.verify == Verify::Both {
-        let part = tiles(Scan::Source, Cuts::WithinFiles);
         // For the rewrite this crate may have read the files, now RocksDB does.
-        let source = Source::of_database(source);
-        let again = scan_recorded(&source, &*job.from, job.threads, part, recorder, job.reporter)?;
+        let part = (Scan::Source, Cuts::WithinFiles, job.tuning.tile_bytes);
+        let again = scan_recorded(&Source::of_database(source), &*job.from, job.threads, part, recorder, job.reporter)?;
         if again != *wanted {
             return differs("content of the source, read again", format!("{again:?}"), format!("{wanted:?}"));
         }

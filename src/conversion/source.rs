@@ -2,10 +2,10 @@
 
 use super::borders::{Block, Order, key_of_path};
 use super::heads::Heads;
+use super::line::{Line, Source};
 use super::tasks::{Plan, Task, path};
 use crate::error::Result;
-use crate::fs::Vfs;
-use crate::rocks::{Cursor, Database, Family, LiveFile, TableCursor, TableFiles};
+use crate::rocks::{Cursor, Database, Family, TableCursor};
 
 /// Reads the entries of a task, in the order of the plan.
 pub(super) enum Reader<'d> {
@@ -34,80 +34,6 @@ impl<'d> Reader<'d> {
     }
 }
 
-/// A database to be read through, and its files where they may be read without RocksDB.
-pub(super) struct Source<'d> {
-    database: &'d Database,
-    files: Option<TableFiles<'d>>,
-}
-
-impl<'d> Source<'d> {
-    /// Read from its files where nothing lies in more than one of them.
-    pub(super) fn of_files(vfs: &'d dyn Vfs, database: &'d Database) -> Result<Self> {
-        Ok(Source { database, files: TableFiles::of(vfs, database)? })
-    }
-
-    /// Read by RocksDB alone.
-    pub(super) fn of_database(database: &'d Database) -> Self {
-        Source { database, files: None }
-    }
-
-    pub(super) fn database(&self) -> &'d Database {
-        self.database
-    }
-
-    /// Where a file begins, and where it may be cut into pieces of about `piece_bytes`; none if that is not known.
-    pub(super) fn pieces(&self, file: &LiveFile, piece_bytes: u64) -> Result<Option<Vec<(Vec<u8>, u64)>>> {
-        if file.bytes <= piece_bytes {
-            return Ok(Some(vec![(file.smallest.clone(), file.bytes)]));
-        }
-        self.files.as_ref().map_or(Ok(None), |files| files.pieces(file, piece_bytes))
-    }
-
-    fn cursor(&self, start: &[u8], end: Option<&[u8]>, read_bytes: usize) -> Result<Option<TableCursor<'d>>> {
-        self.files.as_ref().map_or(Ok(None), |files| files.cursor(start, end, read_bytes))
-    }
-}
-
-/// The entries from a start to before an end.
-pub(super) enum Line<'d> {
-    /// From files in which each is once.
-    Files(TableCursor<'d>),
-    /// As RocksDB finds them; whether it stands on one that was not given out.
-    Database(Cursor<'d>, bool),
-}
-
-impl<'d> Line<'d> {
-    const READAHEAD_BYTES: usize = 2 << 20;
-
-    /// An empty start is the beginning: in every order the empty key is the least.
-    pub(super) fn new(source: &Source<'d>, start: &[u8], end: Option<&[u8]>) -> Result<Self> {
-        if let Some(cursor) = source.cursor(start, end, Self::READAHEAD_BYTES)? {
-            return Ok(Line::Files(cursor));
-        }
-        let mut cursor = source.database.cursor_ahead(Family::Data, false, Self::READAHEAD_BYTES, end)?;
-        if start.is_empty() {
-            cursor.seek_first()?
-        } else {
-            cursor.seek(start)?
-        }
-        Ok(Line::Database(cursor, true))
-    }
-
-    /// The next entry; none only when the cursor is past the end without an error.
-    #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
-        match self {
-            Line::Files(cursor) => Ok(cursor.advance()?.then(|| cursor.entry())),
-            Line::Database(cursor, at_start) => {
-                if std::mem::take(at_start) {
-                    return Ok(cursor.entry());
-                }
-                cursor.next_entry()
-            }
-        }
-    }
-}
-
 /// All levels of a task, merged by path.
 pub(super) struct Levels<'d> {
     /// Fetches the chunks of all levels.
@@ -121,7 +47,7 @@ pub(super) struct Levels<'d> {
 /// One level.
 enum Level<'d> {
     /// Read from files.
-    Files(TableCursor<'d>),
+    Files(Box<TableCursor<'d>>),
     /// Read by RocksDB, a chunk at a time: a cursor of it for each of a thousand levels would cost gigabytes.
     Chunks(Chunks),
 }
@@ -145,7 +71,7 @@ impl<'d> Levels<'d> {
     fn new(source: &Source<'d>, levels: &[u16], task: Task<'_>, memory_bytes: usize) -> Result<Self> {
         let chunk_bytes = (memory_bytes / levels.len().max(1)).min(1 << 20);
         let is_small = chunk_bytes < SMALL_CHUNK_BYTES;
-        let cursor = source.database.cursor_ahead(Family::Data, is_small, chunk_bytes, None)?;
+        let cursor = source.database().cursor_ahead(Family::Data, is_small, chunk_bytes, None)?;
         let mut reader =
             Levels { cursor, chunk_bytes, levels: Vec::new(), heads: Heads::new(0, |_, _| false), at_start: true };
         let bounds: Vec<_> = (0..levels.len()).map(|index| bounds(levels, index, task)).collect();
@@ -178,7 +104,7 @@ impl<'d> Levels<'d> {
         for (start, end) in bounds {
             let Some(cursor) = source.cursor(start, end.as_deref(), read_bytes)? else { return Ok(None) };
             index_bytes += cursor.index_bytes();
-            levels.push(Level::Files(cursor));
+            levels.push(Level::Files(Box::new(cursor)));
         }
         Ok((index_bytes <= memory_bytes as u64).then_some(levels))
     }

@@ -4,11 +4,11 @@
 //! Cuts come from the borders of SST files, so tasks are of like size; a bad cut costs speed, never data.
 
 use super::borders::Order;
-use super::source::Source;
+use super::line::Source;
 use crate::encoding::{Comparator, KeyEncoding};
 use crate::error::Result;
 use crate::layout::DATA_FAMILY;
-use crate::rocks::{Database, Family};
+use crate::rocks::{Database, Family, Piece};
 
 /// Cuts need not be keys, and a short one is as good.
 const CUT_BYTES: usize = 256;
@@ -62,13 +62,6 @@ impl Plan {
     }
 }
 
-/// Where bytes of the source begin.
-#[derive(Debug)]
-pub(super) struct Piece {
-    pub(super) position: Vec<u8>,
-    pub(super) bytes: u64,
-}
-
 /// Bytes of the SST files of the caller's family.
 pub(super) fn file_bytes(database: &Database) -> Result<u64> {
     let files = database.live_files()?;
@@ -81,7 +74,7 @@ pub(super) fn pieces(source: &Source<'_>, comparator: Comparator, piece_bytes: u
     let mut pieces = Vec::new();
     for file in database.live_files()?.into_iter().filter(|file| file.family == DATA_FAMILY) {
         if let Some(found) = source.pieces(&file, piece_bytes)? {
-            pieces.extend(found.into_iter().map(|(position, bytes)| Piece { position, bytes }));
+            pieces.extend(found);
             continue;
         }
         let range = Range { low: file.smallest, high: file.largest, bytes: file.bytes, halvings: 0 };
@@ -142,12 +135,17 @@ pub(super) fn middle(low: &[u8], high: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Cuts between pieces so that about `bytes_each` lie between two, or up to a quarter less where that spares a cut through
-/// a directory: of some positions the shortest has least in common with the keys around it.
+/// a directory: of some positions the shortest has least in common with the keys around it. Towards the end less lies
+/// between two: then who is last is not waited for long.
 pub(super) fn cuts(mut pieces: Vec<Piece>, comparator: Comparator, bytes_each: u64) -> Vec<Vec<u8>> {
     pieces.sort_by(|left, right| comparator.compare(&left.position, &right.position));
     let mut cuts: Vec<Vec<u8>> = Vec::new();
     let (mut begin, mut sum) = (0, 0);
+    let mut left: u64 = pieces.iter().map(|piece| piece.bytes).sum();
+    let whole = bytes_each;
     for at in 0..pieces.len() {
+        let bytes_each = if left <= whole * 2 { whole / 3 } else { whole };
+        left -= pieces[at].bytes;
         // A piece that does not fit any more begins a task, unless it would be the first.
         if sum > 0 && sum + pieces[at].bytes > bytes_each {
             let mut best: Option<(usize, u64)> = None;
@@ -217,6 +215,30 @@ mod tests {
         assert!(cuts(Vec::new(), Comparator::Bytewise, 100).is_empty());
         let spans = cuts(vec![piece("a/b", 60), piece("c", 60)], Comparator::SlashSpans, 100);
         assert_eq!(spans, [b"a/b"]);
+    }
+
+    /// Bytes between cuts, where each position is a number of two letters.
+    fn sizes(lengths: impl Fn(usize) -> usize) -> Vec<usize> {
+        let position = |at: usize| format!("{at:03}{}", "x".repeat(lengths(at)));
+        let found = cuts((0..400).map(|at| piece(&position(at), 10)).collect(), Comparator::Bytewise, 1000);
+        let places = found.iter().map(|cut| std::str::from_utf8(&cut[..3]).unwrap().parse().unwrap());
+        let ends: Vec<usize> = places.chain([400]).collect();
+        let begins = [0].iter().chain(&ends);
+        begins.zip(&ends).map(|(begin, end)| (end - begin) * 10).collect()
+    }
+
+    #[test]
+    fn the_last_tasks_are_small() {
+        let sizes = sizes(|_| 0);
+        assert_eq!(sizes[..2], [1000, 1000]);
+        assert!(sizes[2..].iter().all(|size| *size <= 340), "{sizes:?}");
+    }
+
+    #[test]
+    fn cuts_lie_where_keys_have_little_in_common() {
+        // Every fourteenth position lies between two directories.
+        let sizes = sizes(|at| if at % 14 == 0 { 0 } else { 5 });
+        assert!(sizes[..2].iter().all(|size| size % 140 == 0 && *size > 750), "{sizes:?}");
     }
 
     #[test]

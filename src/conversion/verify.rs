@@ -2,11 +2,11 @@
 
 use super::codec::Decoder;
 use super::digest::Content;
+use super::line::{Line, Source};
 use super::parallel::{Stop, in_parallel};
 use super::progress::{PACE_BYTES, Phase, Reporter};
 use super::record::{ContentLine, Scan, TileLine, Tiles};
 use super::resume::Recorder;
-use super::source::{Line, Source};
 use super::tasks::{cuts, file_bytes, pieces};
 use crate::encoding::KeyEncoding;
 use crate::error::Result;

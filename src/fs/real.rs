@@ -38,6 +38,9 @@ impl RealVfs {
 /// Reads past the page cache begin and end at multiples of this, in the file and in memory: no device has larger blocks.
 const DEVICE_ALIGNMENT: usize = 4096;
 
+/// Room for a read is made at once, up to this.
+const READ_RESERVED_BYTES: usize = 4 << 20;
+
 fn open(path: &Path, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?))
@@ -90,6 +93,7 @@ impl Vfs for RealVfs {
     fn read_range(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
         let step = "read a part of a file";
         out.clear();
+        out.reserve(len.min(READ_RESERVED_BYTES));
         let mut file = open(path, OFlags::RDONLY).map_err(|error| Error::io(step, path, error))?;
         file.seek(SeekFrom::Start(offset))
             .and_then(|_| file.take(len as u64).read_to_end(out))

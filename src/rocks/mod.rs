@@ -35,6 +35,7 @@ pub use describe::describe;
 pub use figures::{LiveFile, READ_FIGURES, Stats};
 pub use settings::{Compression, Settings, SharedMemory, WalRecovery};
 pub use sst::{SstOptions, SstWriter};
+pub use table::Piece;
 pub use table_cursor::{TableCursor, TableFiles};
 pub use write::{Durability, WriteBatch};
 

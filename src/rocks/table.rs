@@ -136,6 +136,15 @@ fn decompress(mut payload: &[u8], block: &mut Vec<u8>) -> Option<()> {
     (lz4::block::decompress_to_buffer(payload, Some(length), block).ok()? == bytes).then_some(())
 }
 
+/// A part of the data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Where it begins: a key, or bytes between two keys.
+    pub position: Vec<u8>,
+    /// Bytes of SST files.
+    pub bytes: u64,
+}
+
 /// A file whose format is known here.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -241,9 +250,8 @@ impl Table {
             && matches!(text("rocksdb.compression"), Some(b"LZ4" | b"NoCompression"))
     }
 
-    /// Where its data may be cut into pieces of about `piece_bytes`: where each begins, and its bytes. The first begins
-    /// where the file does, which the caller knows.
-    pub(super) fn pieces(&self, window: &mut Window<'_>, piece_bytes: u64) -> Result<Vec<(Vec<u8>, u64)>> {
+    /// Its data in pieces of about `piece_bytes`. The first one begins where the file does, which the caller knows.
+    pub(super) fn pieces(&self, window: &mut Window<'_>, piece_bytes: u64) -> Result<Vec<Piece>> {
         let mut index = Index::default();
         index.load(self, window)?;
         // Behind which bytes a piece may begin, a block more or less, and where: the shortest that lies between the keys.
@@ -257,7 +265,7 @@ impl Table {
             before.clear();
             before.extend_from_slice(key);
         }
-        let (mut pieces, mut begin) = (vec![(Vec::new(), bytes)], 0);
+        let (mut pieces, mut begin) = (vec![Piece { position: Vec::new(), bytes }], 0);
         while begin + piece_bytes + piece_bytes / 2 < bytes {
             let from = places.partition_point(|place| place.0 < begin + piece_bytes / 2 + 1);
             let to = places.partition_point(|place| place.0 <= begin + piece_bytes + piece_bytes / 2).max(from + 1);
@@ -265,9 +273,9 @@ impl Table {
             let best = places.get(from..to.min(places.len())).and_then(|some| some.iter().min_by_key(|at| at.1.len()));
             let Some((end, key)) = best else { break };
             if let Some(last) = pieces.last_mut() {
-                last.1 = end - begin;
+                last.bytes = end - begin;
             }
-            pieces.push((key.clone(), bytes - end));
+            pieces.push(Piece { position: key.clone(), bytes: bytes - end });
             begin = *end;
         }
         Ok(pieces)

@@ -1,7 +1,7 @@
 //! Reading what lies once in a database, from its SST files.
 
 use super::block::{Entries, Entry};
-use super::table::{Index, SEQUENCE_BYTES, STEP, Table, Window};
+use super::table::{Index, Piece, SEQUENCE_BYTES, STEP, Table, Window};
 use super::{Database, LiveFile};
 use crate::encoding::Comparator;
 use crate::error::{Error, ErrorKind, Result};
@@ -49,16 +49,16 @@ impl<'v> TableFiles<'v> {
         Table::open(self.vfs, self.direct, self.directory.join(&file.name), file.bytes)
     }
 
-    /// Where a file of the database may be cut into pieces of about `piece_bytes`: keys between two blocks, or a little
-    /// above, and bytes of the file from there on. `None` if it is not read here.
+    /// A file of the database in pieces of about `piece_bytes`, cut where keys have little in common; `None` if it is not
+    /// read here.
     ///
     /// # Errors
     /// `Corrupt`, `Io`.
-    pub fn pieces(&self, file: &LiveFile, piece_bytes: u64) -> Result<Option<Vec<(Vec<u8>, u64)>>> {
+    pub fn pieces(&self, file: &LiveFile, piece_bytes: u64) -> Result<Option<Vec<Piece>>> {
         let Some(table) = self.table(file)? else { return Ok(None) };
         let mut pieces = table.pieces(&mut Window::new(self.vfs, self.direct, 0), piece_bytes)?;
         if let Some(first) = pieces.first_mut() {
-            first.0.clone_from(&file.smallest);
+            first.position.clone_from(&file.smallest);
         }
         Ok(Some(pieces))
     }

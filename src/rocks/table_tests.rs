@@ -179,9 +179,12 @@ fn pieces_are_of_like_size_and_lie_between_directories() {
     let file = &database.live_files().unwrap()[0];
     let pieces = files.pieces(file, file.bytes / 10).unwrap().unwrap();
     assert!((8..=15).contains(&pieces.len()), "{}", pieces.len());
-    assert_eq!(pieces[0].0, file.smallest);
-    assert!(pieces.windows(2).all(|pair| pair[0].0 < pair[1].0) && pieces[pieces.len() - 1].0 <= file.largest);
-    for (position, bytes) in &pieces[1..] {
+    assert_eq!(pieces[0].position, file.smallest);
+    assert!(
+        pieces.windows(2).all(|pair| pair[0].position < pair[1].position)
+            && pieces[pieces.len() - 1].position <= file.largest
+    );
+    for super::Piece { position, bytes } in &pieces[1..] {
         assert!(position.len() <= "tenants/00".len(), "{}", String::from_utf8_lossy(position));
         assert!(*bytes >= file.bytes / 25 && *bytes <= file.bytes / 5, "{bytes} of {}", file.bytes);
     }

@@ -3,6 +3,7 @@
 use morphkv::Result;
 use morphkv::testing::{RealVfs, Space, Stat, Trap, Vfs};
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 
 /// An operation, as far as these tests tell them apart.
@@ -71,6 +72,10 @@ impl Vfs for Bent {
 
     fn read_range(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
         self.around(Call::Look, path, || self.real.read_range(path, offset, len, out))
+    }
+
+    fn read_device(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<Range<usize>> {
+        self.around(Call::Look, path, || self.real.read_device(path, offset, len, out))
     }
 
     fn make_dir(&self, path: &Path) -> Result<()> {

@@ -5,6 +5,7 @@ use super::plant::{Defect, defect};
 const CONVERSION: &str = "src/conversion/mod.rs";
 const PREFLIGHT: &str = "src/conversion/preflight.rs";
 const REWRITE: &str = "src/conversion/rewrite.rs";
+const LINE: &str = "src/conversion/line.rs";
 const SOURCE: &str = "src/conversion/source.rs";
 const TABLE: &str = "src/rocks/table.rs";
 const TABLE_CURSOR: &str = "src/rocks/table_cursor.rs";
@@ -23,11 +24,11 @@ fn reading() -> Vec<Defect> {
             .edit("src/rocks/cursor.rs", "self.status().map(|()| None)", "Ok(None)")
             .found_by(&[FLIPPED, "unit::engine::iter::tests::a_damaged_file_is_never_the_end"]),
         defect("the conversion takes a failed step of its cursor for the end")
-            .edit(SOURCE, "cursor.next_entry()", "Ok(cursor.next_entry().unwrap_or(None))")
+            .edit(LINE, "cursor.next_entry()", "Ok(cursor.next_entry().unwrap_or(None))")
             .found_by(&[FLIPPED]),
         defect("the conversion takes a file that cannot be read for the end")
             .edit(
-                SOURCE,
+                LINE,
                 "Ok(cursor.advance()?.then(|| cursor.entry()))",
                 "Ok(cursor.advance().unwrap_or(false).then(|| cursor.entry()))",
             )
@@ -121,7 +122,7 @@ fn verifying() -> Vec<Defect> {
     const ALTERED: &str = "guarantees::verification::a_new_database_that_is_not_what_was_read_is_never_swapped_in";
     vec![
         defect("verification is skipped")
-            .edit(CONVERSION, "verify_staging(job, &recorder, &source, &database, &wanted)?;", "")
+            .edit(CONVERSION, "verify_staging(place, job, &recorder, (&source, &database), &wanted)?;", "")
             .found_by(&["refusals::a_new_database_that_rots_before_it_is_verified_is_never_swapped_in", ALTERED]),
         defect("verification compares the count and not the digest")
             .edit(CONVERSION, "found != *wanted", "found.entries != wanted.entries")

@@ -4,6 +4,7 @@
 use morphkv::testing::{RealVfs, Space, Stat, Trap, Vfs};
 use morphkv::{Error, Result};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 const EACCES: i32 = 13;
@@ -46,6 +47,10 @@ impl Vfs for Distorted {
 
     fn read_range(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
         self.real.read_range(&self.at(path)?, offset, len, out)
+    }
+
+    fn read_device(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<Range<usize>> {
+        self.real.read_device(&self.at(path)?, offset, len, out)
     }
 
     fn make_dir(&self, path: &Path) -> Result<()> {

@@ -5,6 +5,7 @@ use super::disk::{Inode, Node, Nodes};
 use morphkv::Result;
 use morphkv::testing::{RealVfs, Space, Stat, Trap, Vfs};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -116,6 +117,10 @@ impl Vfs for TwinVfs {
     }
     fn read_range(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
         self.real.read_range(path, offset, len, out)
+    }
+
+    fn read_device(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<Range<usize>> {
+        self.real.read_device(path, offset, len, out)
     }
     fn make_dir(&self, path: &Path) -> Result<()> {
         self.real.make_dir(path)
