@@ -105,7 +105,8 @@ mod tests {
                 damaged[bytes.len() * part / 12 + 5] ^= 0x04;
                 std::fs::write(&file, &damaged).unwrap();
                 let source = Database::open_read_only(&RealVfs::default(), &path, &settings).unwrap();
-                let means = (TINY_MEMORY, 2, tiny());
+                let one_task = Tuning { task_bytes: (64 << 20, 64 << 20), ..tiny() };
+                let means = if in_memory { (TINY_MEMORY, 2, one_task) } else { (64 << 20, 2, tiny()) };
                 let staging = directory.path().join("staging");
                 let rewritten = try_rewrite(&RealVfs::default(), &source, (encoding, to), &staging, means);
                 let scanned = scan_with(&source, encoding, 2, Cuts::Every(10_000), &Reporter::silent());

@@ -107,13 +107,19 @@ impl Database {
     /// # Errors
     /// `Io`.
     pub fn memtable_entries(&self) -> Result<u64> {
+        let internal = if self.has_internal() { self.memtable_entries_of(Family::Internal)? } else { 0 };
+        Ok(internal + self.memtable_entries_of(Family::Data)?)
+    }
+
+    /// Those of one family.
+    ///
+    /// # Errors
+    /// `Io`, `Refused` if the family does not exist.
+    pub fn memtable_entries_of(&self, family: Family) -> Result<u64> {
         let mut entries = 0;
-        let families = [Family::Data, Family::Internal];
-        for family in families.into_iter().filter(|family| *family == Family::Data || self.has_internal()) {
-            for name in ["rocksdb.num-entries-active-mem-table", "rocksdb.num-entries-imm-mem-tables"] {
-                let value = self.db.property_int_value_cf(self.family(family)?, name);
-                entries += value.map_err(|source| self.error("read a property", source))?.unwrap_or(0);
-            }
+        for name in ["rocksdb.num-entries-active-mem-table", "rocksdb.num-entries-imm-mem-tables"] {
+            let value = self.db.property_int_value_cf(self.family(family)?, name);
+            entries += value.map_err(|source| self.error("read a property", source))?.unwrap_or(0);
         }
         Ok(entries)
     }

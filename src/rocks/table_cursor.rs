@@ -2,7 +2,7 @@
 
 use super::block::{Entries, Entry};
 use super::table::{Index, Piece, SEQUENCE_BYTES, STEP, Table, Window};
-use super::{Database, LiveFile};
+use super::{Database, Family, LiveFile};
 use crate::encoding::Comparator;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::Vfs;
@@ -40,7 +40,7 @@ impl<'v> TableFiles<'v> {
         let mut files = database.live_files()?;
         files.retain(|file| file.family == DATA_FAMILY);
         files.sort_by(|left, right| left.smallest.cmp(&right.smallest));
-        let complete = database.is_read_only() && database.memtable_entries()? == 0;
+        let complete = database.is_read_only() && database.memtable_entries_of(Family::Data)? == 0;
         let (directory, direct) = (database.path().to_path_buf(), settings.direct_reads);
         Ok(Some(TableFiles { vfs, directory, direct, complete, files }))
     }

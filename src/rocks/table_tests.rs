@@ -266,6 +266,8 @@ fn where_a_key_may_be_in_several_places_rocksdb_reads() {
     let put = |database: &Database, key: &[u8]| database.put(Family::Data, key, b"2", Durability::Sync).unwrap();
     assert_eq!(reads("one file", &|_| ()), (true, true));
     assert_eq!(reads("a memtable", &|database| put(database, b"z")), (false, false));
+    let of_another_family = |database: &Database| database.put(Family::Internal, b"x", b"2", Durability::Sync).unwrap();
+    assert_eq!(reads("a memtable of the other family", &of_another_family), (true, true));
     let file_behind = |database: &Database| {
         put(database, b"z");
         database.flush().unwrap();
