@@ -316,8 +316,7 @@ mod tests {
             let source = database(&directory.path().join("source"), &Natural, &some_keys());
             let steps = [Trap::RewriteTaskDone, Trap::IngestDisjoint, Trap::IngestOverflow, Trap::IngestSettled];
             for (at, &trap) in steps.iter().enumerate() {
-                let nth = if at == 0 { 3 } else { 1 };
-                let plan = Arc::new(TrapPlan::new().with(trap, nth, TrapAction::Error(ErrorKind::Lost)));
+                let plan = Arc::new(TrapPlan::new().with(trap, 1, TrapAction::Error(ErrorKind::Lost)));
                 let vfs = RealVfs::with_traps(plan.clone());
                 let staging = directory.path().join(format!("staging-{at}"));
                 let pair: (&dyn KeyEncoding, &dyn KeyEncoding) = (&Natural, &Hierarchical);

@@ -4,6 +4,9 @@ use crate::error::Result;
 use crate::fs::Vfs;
 use crate::rocks::{Cursor, Database, Family, LiveFile, Piece, TableCursor, TableFiles};
 
+/// However small pieces are to be: less is hardly more than a few blocks.
+const PIECE_BYTES_LEAST: u64 = 256 << 10;
+
 /// A database to be read through, and its files where they may be read without RocksDB.
 pub(super) struct Source<'d> {
     database: &'d Database,
@@ -28,6 +31,7 @@ impl<'d> Source<'d> {
 
     /// A file in pieces of about `piece_bytes`; none if it is not known how to cut it.
     pub(super) fn pieces(&self, file: &LiveFile, piece_bytes: u64) -> Result<Option<Vec<Piece>>> {
+        let piece_bytes = piece_bytes.max(PIECE_BYTES_LEAST);
         if file.bytes <= piece_bytes {
             return Ok(Some(vec![Piece { position: file.smallest.clone(), bytes: file.bytes }]));
         }

@@ -482,7 +482,7 @@ fn verify_staging(
     if job.verify == Verify::Counts {
         return Ok(());
     }
-    // RocksDB wrote the files, and this crate reads them: what one of the two gets wrong the other shows.
+    // RocksDB wrote the files, this crate reads them if it can: what one of the two gets wrong the other shows.
     let part = (Scan::Staging, Cuts::AtFiles, job.tuning.tile_bytes);
     let files = Source::of_files(&*place.vfs, staging)?;
     let found = scan_recorded(&files, &*job.to, job.threads, part, recorder, job.reporter)?;

@@ -118,12 +118,21 @@ impl Vfs for RealVfs {
         while read < place.len() {
             match file.read_at(&mut place[read..], aligned + read as u64) {
                 Ok(0) => break,
-                // What is not a whole number of blocks ends the file.
-                Ok(bytes) if bytes % DEVICE_ALIGNMENT != 0 => {
+                Ok(bytes) => {
                     read += bytes;
-                    break;
+                    let rest = read % DEVICE_ALIGNMENT;
+                    if rest != 0 {
+                        let file_bytes = file.metadata().map_err(|error| Error::io(step, path, error))?.len();
+                        if aligned + read as u64 >= file_bytes {
+                            break;
+                        }
+                        if bytes <= rest {
+                            return Err(Error::new(ErrorKind::Io, step, "less than a block is read at a time").at(path));
+                        }
+                        // It was interrupted: the block is read again.
+                        read -= rest;
+                    }
                 }
-                Ok(bytes) => read += bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::io(step, path, error)),
             }

@@ -27,8 +27,8 @@ const NOT_COMPRESSED: u8 = 0;
 const LZ4: u8 = 4;
 /// LZ4 makes at most so many bytes of one.
 const LZ4_EXPANSION_MAX: usize = 255;
-/// An index, as it lies in the file, that is read here: whoever reads a file holds all of it.
-const INDEX_BYTES_MAX: u64 = 8 << 20;
+/// An index, as it lies in the file, that is read here: whoever reads a file holds all of it. Files of ours have 8 MiB.
+const INDEX_BYTES_MAX: u64 = 16 << 20;
 /// Behind each key of an entry: its sort, and seven bytes of its sequence number.
 pub(super) const SEQUENCE_BYTES: usize = 8;
 /// Metaindex and properties are far shorter.
@@ -118,9 +118,11 @@ impl<'v> Window<'v> {
         if trailer[1..] != sum.to_le_bytes() {
             return Err(table.damaged(handle, "a block is not what was written"));
         }
-        block.clear();
         match kind {
-            NOT_COMPRESSED => block.extend_from_slice(payload),
+            NOT_COMPRESSED => {
+                block.clear();
+                block.extend_from_slice(payload);
+            }
             LZ4 => decompress(payload, block).ok_or_else(|| table.damaged(handle, "a block cannot be decompressed"))?,
             _ => return Err(table.damaged(handle, "a block is compressed in another way than its file says")),
         }
@@ -131,7 +133,7 @@ impl<'v> Window<'v> {
 fn decompress(mut payload: &[u8], block: &mut Vec<u8>) -> Option<()> {
     let bytes = usize::try_from(varint(&mut payload)?).ok()?;
     let length = i32::try_from(bytes).ok().filter(|_| bytes <= payload.len().saturating_mul(LZ4_EXPANSION_MAX))?;
-    // What stands in it is overwritten: a block of the size of the last one need not be zeroed.
+    // What stands there is overwritten: of a block as long as the last one nothing need be zeroed.
     block.resize(bytes, 0);
     (lz4::block::decompress_to_buffer(payload, Some(length), block).ok()? == bytes).then_some(())
 }
@@ -265,10 +267,12 @@ impl Table {
             before.clear();
             before.extend_from_slice(key);
         }
+        let (near, far) = (piece_bytes / 2, piece_bytes.saturating_add(piece_bytes / 2));
         let (mut pieces, mut begin) = (vec![Piece { position: Vec::new(), bytes }], 0);
-        while begin + piece_bytes + piece_bytes / 2 < bytes {
-            let from = places.partition_point(|place| place.0 < begin + piece_bytes / 2 + 1);
-            let to = places.partition_point(|place| place.0 <= begin + piece_bytes + piece_bytes / 2).max(from + 1);
+        // All places lie within the file, so its length bounds these sums.
+        while bytes - begin > far {
+            let from = places.partition_point(|place| place.0 <= begin + near);
+            let to = places.partition_point(|place| place.0 <= begin + far).max(from + 1);
             // A short key lies between keys that have little in common, as those of two large directories have.
             let best = places.get(from..to.min(places.len())).and_then(|some| some.iter().min_by_key(|at| at.1.len()));
             let Some((end, key)) = best else { break };
@@ -340,8 +344,9 @@ impl Index {
             entry
         };
         let Some(entry) = entry else { return Some(false) };
-        // Blocks lie one behind the other, maybe with room between them.
+        // Blocks lie one behind the other, maybe with room between them, and within the file.
         (before == Handle::default() || before.end()? <= self.handle.offset).then_some(())?;
+        (self.handle.end()? <= table.bytes).then_some(())?;
         (entry.shared <= self.key.len()).then_some(())?;
         self.key.truncate(entry.shared);
         self.key.extend_from_slice(&self.block[entry.delta]);

@@ -93,7 +93,7 @@ impl<'v> TableFiles<'v> {
             start: Some(start.to_vec()),
             end: end.map(<[u8]>::to_vec),
             reaches_end: false,
-            at_end: false,
+            state: State::Reading,
             key: Vec::new(),
             user_key_bytes: None,
             value: 0..0,
@@ -119,7 +119,7 @@ pub struct TableCursor<'v> {
     end: Option<Vec<u8>>,
     /// The block may have keys at or after the end.
     reaches_end: bool,
-    at_end: bool,
+    state: State,
     /// The key of the last entry, and its sequence number.
     key: Vec<u8>,
     user_key_bytes: Option<usize>,
@@ -129,11 +129,22 @@ pub struct TableCursor<'v> {
     from_beginning: bool,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Reading,
+    /// All there is has been read.
+    Ended,
+    /// What is still there will never be known.
+    Failed,
+}
+
 /// What an entry is to the one before.
 enum Step {
     Next,
     /// An older version of the same key.
     Older,
+    /// Neither put nor deleted nor merged.
+    Unknown,
     Damaged(&'static str),
 }
 
@@ -152,13 +163,13 @@ impl TableCursor<'_> {
     /// To the next entry; false only when all there is has been read.
     ///
     /// # Errors
-    /// `Corrupt` (a checksum does not hold, keys do not ascend, a file has fewer entries than were written), `Io`.
+    /// `Corrupt` (a checksum does not hold, keys do not ascend, a file has fewer entries than were written),
+    /// `Unsupported` (an entry of a sort that is not known here), `Io`. Each time, from the first error on.
     #[inline]
     pub fn advance(&mut self) -> Result<bool> {
         loop {
             if self.entries.is_at_end() {
-                if self.at_end || !self.next_block()? {
-                    self.at_end = true;
+                if !self.next_block()? {
                     return Ok(false);
                 }
                 continue;
@@ -170,7 +181,10 @@ impl TableCursor<'_> {
             match step {
                 Step::Next => {}
                 Step::Older => continue,
-                Step::Damaged(what) => return Err(self.damaged(what)),
+                Step::Unknown => {
+                    return Err(self.failed(ErrorKind::Unsupported, "an entry of a sort that is not known"));
+                }
+                Step::Damaged(what) => return Err(self.failed(ErrorKind::Corrupt, what)),
             }
             if let Some(start) = &self.start {
                 if self.entry().0 < start.as_slice() {
@@ -179,7 +193,8 @@ impl TableCursor<'_> {
                 self.start = None;
             }
             if self.reaches_end && self.end.as_deref().is_some_and(|end| self.entry().0 >= end) {
-                (self.entries, self.at_end) = (Entries::default(), true);
+                self.entries = Entries::default();
+                self.state = State::Ended;
                 return Ok(false);
             }
             return Ok(true);
@@ -190,12 +205,12 @@ impl TableCursor<'_> {
     #[inline]
     fn take(&mut self, Entry { shared, delta, value }: Entry) -> Step {
         let delta = &self.block[delta];
-        let Some(user_key_bytes) = (shared + delta.len()).checked_sub(SEQUENCE_BYTES) else {
-            return Step::Damaged("a key has no sequence number");
-        };
         if shared > self.key.len() {
             return Step::Damaged("a key shares more bytes than the one before has");
         }
+        let Some(user_key_bytes) = (shared + delta.len()).checked_sub(SEQUENCE_BYTES) else {
+            return Step::Damaged("a key has no sequence number");
+        };
         let order = self.user_key_bytes.map(|before| match user_key_bytes.checked_sub(shared) {
             // What both share need not be compared.
             Some(rest) if shared < before => self.key[shared..before].cmp(&delta[..rest]),
@@ -204,7 +219,7 @@ impl TableCursor<'_> {
         self.key.truncate(shared);
         self.key.extend_from_slice(delta);
         if self.key[user_key_bytes] != PUT {
-            return Step::Damaged("an entry is of another sort than its file says");
+            return Step::Unknown;
         }
         self.user_key_bytes = Some(user_key_bytes);
         self.counted += 1;
@@ -218,9 +233,23 @@ impl TableCursor<'_> {
         }
     }
 
-    /// Reads the next data block; false if there is none.
+    /// To the next data block; false if there is none.
     #[cold]
     fn next_block(&mut self) -> Result<bool> {
+        match self.state {
+            State::Reading => {}
+            State::Ended => return Ok(false),
+            State::Failed => return Err(self.failed(ErrorKind::Corrupt, "it could not be read before")),
+        }
+        // Whoever asks again after an error must not be told of the block after it.
+        self.state = State::Failed;
+        let more = self.read_next_block()?;
+        self.state = if more { State::Reading } else { State::Ended };
+        Ok(more)
+    }
+
+    fn read_next_block(&mut self) -> Result<bool> {
+        self.value = 0..0;
         loop {
             let Some(table) = &self.table else {
                 if !self.next_table()? {
@@ -262,9 +291,11 @@ impl TableCursor<'_> {
     }
 
     #[cold]
-    fn damaged(&self, what: &str) -> Error {
-        self.table
-            .as_ref()
-            .map_or_else(|| Error::new(ErrorKind::Corrupt, STEP, what), |table| table.damaged(self.index.handle, what))
+    fn failed(&mut self, kind: ErrorKind, what: &str) -> Error {
+        self.entries = Entries::default();
+        self.state = State::Failed;
+        let Some(table) = &self.table else { return Error::new(kind, STEP, what) };
+        let message = format!("{what} (block at {})", self.index.handle.offset);
+        Error::new(kind, STEP, message).at(&table.path)
     }
 }

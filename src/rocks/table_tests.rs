@@ -37,7 +37,15 @@ fn vfs() -> &'static RealVfs {
 fn read(files: &TableFiles<'_>, start: &[u8], end: Option<&[u8]>, read_bytes: usize) -> Result<Option<Entries>> {
     let Some(mut cursor) = files.cursor(start, end, read_bytes)? else { return Ok(None) };
     let mut entries = Entries::new();
-    while cursor.advance()? {
+    loop {
+        match cursor.advance() {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => {
+                assert!(cursor.advance().is_err() && cursor.advance().is_err(), "an error stays one");
+                return Err(error);
+            }
+        }
         let (key, value) = cursor.entry();
         entries.push((key.to_vec(), value.to_vec()));
     }
@@ -374,7 +382,7 @@ fn no_block_makes_it_panic_and_no_index_leaves_out_a_block() {
                 }
                 Ok(None) => others += 1,
                 Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+                    assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported), "{error}");
                     errors += 1;
                 }
             }
