@@ -20,11 +20,13 @@ const fn sort(name: &'static str, kinds: &'static str, errno: i32, flags: &'stat
     Sort { name, kinds, errno, flags }
 }
 
+const ALTHOUGH: &str = "EIO although carried out";
+
 const SORTS: [Sort; 7] = [
     sort("EIO once", "ocwsdnutrflk", EIO, "-"),
     sort("EIO from then on", "ocwsdnutrflk", EIO, "k"),
     sort("EIO of reads from then on", "rf", EIO, "k"),
-    sort("EIO although carried out", "cwsdnut", EIO, "a"),
+    sort(ALTHOUGH, "cwsdnut", EIO, "a"),
     sort("ENOSPC once", "cwsdnt", ENOSPC, "-"),
     sort("ENOSPC from then on, after half a write", "cwsdnt", ENOSPC, "sk"),
     // No failure at all: the rest is for the caller to ask for.
@@ -150,6 +152,12 @@ impl Case<'_> {
         Ok(tally)
     }
 
+    /// The hole that `docs/guarantees.md` names: RocksDB removes the files of a load that its MANIFEST names all the same.
+    fn meets_the_known_hole(&self, wrong: &str) -> bool {
+        let is_load = ["bulk load", "load into an attached database"].contains(&self.prepared.scenario.name);
+        is_load && self.fault.sort.name == ALTHOUGH && wrong.contains("No such file or directory")
+    }
+
     /// Opens what is left for each encoding that may be asked for; in the small size for one of them, by turns.
     fn open(&self, directory: &Path) -> Result<usize, String> {
         let requests = scenario::requests();
@@ -161,9 +169,11 @@ impl Case<'_> {
             }
             let (_room, copy) = copy_of(directory);
             let name = wanted.as_ref().map_or("unset", |encoding| encoding.name()).to_owned();
-            let found = scenario::look(&self.prepared.scenario, &copy, wanted, &options());
-            found.map_err(|wrong| format!("then opened as {name}: {wrong}"))?;
-            opened += 1;
+            match scenario::look(&self.prepared.scenario, &copy, wanted, &options()) {
+                Ok(_) => opened += 1,
+                Err(wrong) if self.meets_the_known_hole(&wrong) => println!("the known hole: {}", self.name()),
+                Err(wrong) => return Err(format!("then opened as {name}: {wrong}")),
+            }
         }
         Ok(opened)
     }

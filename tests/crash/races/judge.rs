@@ -311,7 +311,8 @@ fn step(states: &[State], account: &Account, with_rocksdb: bool) -> Vec<State> {
         let mut ends = state.after(&account.deed);
         let unsettled = |next: &State| {
             let mut readable = state.readable.clone();
-            readable.extend(state.database.clone());
+            // Once: states that differ in this alone would double with each attempt that was cut short.
+            readable.extend(state.database.clone().filter(|database| !state.readable.contains(database)));
             State { unsettled: true, readable, ..next.clone() }
         };
         let reads = matches!(account.deed, Deed::Read | Deed::Digest);
