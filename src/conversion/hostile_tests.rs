@@ -85,7 +85,9 @@ mod tests {
             let path = directory.path().join("source");
             let to: &dyn KeyEncoding = if encoding.leveled() { &Natural } else { &Hierarchical };
             let settings = settings(Comparator::Bytewise);
-            drop(database(&path, encoding, &some_keys()));
+            let written = database(&path, encoding, &some_keys());
+            // What is settled is read from its file.
+            drop(if in_memory { written } else { settled(written) });
             if in_memory {
                 // What lies in a memtable, too, is read by RocksDB.
                 let mut late = Vec::new();

@@ -113,7 +113,7 @@ pub(super) mod tests {
     }
 
     /// The same with each key in one place.
-    fn settled(database: Database) -> Database {
+    pub(in crate::conversion) fn settled(database: Database) -> Database {
         let (path, settings) = (database.path().to_path_buf(), database.settings().clone());
         drop(database);
         let database = Database::open(&RealVfs::default(), &path, &settings).unwrap();
