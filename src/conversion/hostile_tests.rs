@@ -315,10 +315,13 @@ mod tests {
         #[test]
         fn traps_stand_after_each_task_and_each_step_of_the_ingest() {
             let directory = tempfile::tempdir().unwrap();
-            let source = database(&directory.path().join("source"), &Natural, &some_keys());
+            // Four files, and so as many tasks.
+            let keys = model((0..7000).map(|at| format!("/dir{}/file-{at:05}", at % 7)));
+            let source = database(&directory.path().join("source"), &Natural, &keys);
             let steps = [Trap::RewriteTaskDone, Trap::IngestDisjoint, Trap::IngestOverflow, Trap::IngestSettled];
             for (at, &trap) in steps.iter().enumerate() {
-                let plan = Arc::new(TrapPlan::new().with(trap, 1, TrapAction::Error(ErrorKind::Lost)));
+                let nth = if at == 0 { 3 } else { 1 };
+                let plan = Arc::new(TrapPlan::new().with(trap, nth, TrapAction::Error(ErrorKind::Lost)));
                 let vfs = RealVfs::with_traps(plan.clone());
                 let staging = directory.path().join(format!("staging-{at}"));
                 let pair: (&dyn KeyEncoding, &dyn KeyEncoding) = (&Natural, &Hierarchical);

@@ -162,6 +162,8 @@ pub(super) fn cuts(mut pieces: Vec<Piece>, comparator: Comparator, bytes_each: u
                     break;
                 }
             }
+            // Where there is no place for a cut there will be none later.
+            begin = at;
             if let Some((place, after)) = best {
                 cuts.push(pieces[place].position.clone());
                 (begin, sum) = (place, after);
@@ -217,7 +219,7 @@ mod tests {
         assert_eq!(spans, [b"a/b"]);
     }
 
-    /// Bytes between cuts, where each position is a number of two letters.
+    /// Bytes between cuts, where each position is a number of three digits and some letters.
     fn sizes(lengths: impl Fn(usize) -> usize) -> Vec<usize> {
         let position = |at: usize| format!("{at:03}{}", "x".repeat(lengths(at)));
         let found = cuts((0..400).map(|at| piece(&position(at), 10)).collect(), Comparator::Bytewise, 1000);

@@ -1,7 +1,7 @@
 //! RocksDB's SST files, read without RocksDB.
 //!
 //! Its iterator finds the newest of several versions of a key in memtables and on all levels. Where there is one version
-//! alone, in files that do not overlap, that costs four times what reading takes. So such files are read here, as
+//! alone, in files that do not overlap, that costs more than reading does. So such files are read here, as
 //! `table/format.cc` and `table/block_based/` of RocksDB describe format version 5: a footer says where the index and
 //! the metaindex lie, the metaindex where the properties; blocks have a compression type and a checksum each.
 //!
@@ -27,12 +27,16 @@ const NOT_COMPRESSED: u8 = 0;
 const LZ4: u8 = 4;
 /// LZ4 makes at most so many bytes of one.
 const LZ4_EXPANSION_MAX: usize = 255;
-/// An index, as it lies in the file, that is read here: whoever reads a file holds all of it. Files of ours have 8 MiB.
+/// An index that is read here, compressed and not: whoever reads a file holds all of it. Files of ours have 8 MiB.
 const INDEX_BYTES_MAX: u64 = 16 << 20;
 /// Behind each key of an entry: its sort, and seven bytes of its sequence number.
 pub(super) const SEQUENCE_BYTES: usize = 8;
 /// Metaindex and properties are far shorter.
 const META_BYTES_MAX: u64 = 1 << 20;
+/// A longer name is none of those that are looked for. Names share bytes, so a short block could make many long ones.
+const NAME_BYTES_MAX: usize = 256;
+/// A piece need not begin at a key, and a short place is as good.
+const PLACE_BYTES_MAX: usize = 256;
 /// What is read of a file's end at once: footer, metaindex and properties, as a rule the index too.
 const TAIL_BYTES: usize = 32 << 10;
 
@@ -184,6 +188,9 @@ impl Table {
         let mut block = Vec::new();
         window.read_block(&table, metaindex, &mut block)?;
         let mut properties = None;
+        if block.len() as u64 > META_BYTES_MAX {
+            return Ok(None);
+        }
         for (name, mut value) in named(&block).ok_or_else(|| table.damaged(metaindex, "the metaindex"))? {
             match name.as_slice() {
                 b"rocksdb.properties" => properties = Handle::read(&mut value),
@@ -194,6 +201,9 @@ impl Table {
         }
         let Some(properties) = properties.filter(|handle| handle.bytes <= META_BYTES_MAX) else { return Ok(None) };
         window.read_block(&table, properties, &mut block)?;
+        if block.len() as u64 > META_BYTES_MAX {
+            return Ok(None);
+        }
         let properties = named(&block).ok_or_else(|| table.damaged(properties, "the properties"))?;
         if !table.take_properties(&properties) {
             return Ok(None);
@@ -201,6 +211,9 @@ impl Table {
         // Only a data block says whether they have an index of hashes.
         let mut index = Index::default();
         index.load(&table, &mut window)?;
+        if index.block.len() as u64 > INDEX_BYTES_MAX {
+            return Ok(None);
+        }
         if index.next(&table)? {
             window.read_block(&table, index.handle, &mut block)?;
             if Entries::new(&block).is_none() {
@@ -260,7 +273,7 @@ impl Table {
         let mut places: Vec<(u64, Vec<u8>)> = Vec::new();
         let (mut bytes, mut before) = (0, Vec::new());
         while index.next(self)? {
-            let key = index.key();
+            let key = &index.key()[..index.key().len().min(PLACE_BYTES_MAX)];
             let common = key.iter().zip(&before).take_while(|(one, other)| one == other).count();
             places.push((bytes, key[..key.len().min(common + 1)].to_vec()));
             bytes += index.handle.bytes;
@@ -362,15 +375,17 @@ fn signed(bytes: &mut &[u8]) -> Option<i64> {
     Some((number >> 1) as i64 ^ -((number & 1) as i64))
 }
 
-/// The entries of a metaindex or of properties; `None` unless they are whole.
-fn named(block: &[u8]) -> Option<Vec<(Vec<u8>, &[u8])>> {
+/// The entries of a metaindex or of properties, but for those with long names; `None` unless they are whole.
+pub(super) fn named(block: &[u8]) -> Option<Vec<(Vec<u8>, &[u8])>> {
     let mut entries = Entries::new(block)?;
     let (mut name, mut all) = (Vec::new(), Vec::new());
     while let Some(entry) = entries.next(block)? {
         name.truncate(entry.shared);
         (name.len() == entry.shared).then_some(())?;
         name.extend_from_slice(&block[entry.delta]);
-        all.push((name.clone(), &block[entry.value]));
+        if name.len() <= NAME_BYTES_MAX {
+            all.push((name.clone(), &block[entry.value]));
+        }
     }
     Some(all)
 }

@@ -1,6 +1,6 @@
 //! Files that are read without RocksDB, against what RocksDB reads; and everything that is left to it.
 
-use super::table::{Handle, Index, Table, Window};
+use super::table::{Handle, Index, Table, Window, named};
 use super::table_cursor::TableFiles;
 use super::wal_tests::Random;
 use super::{Compression, Database, Durability, Family, Settings, SstOptions, SstWriter};
@@ -400,4 +400,15 @@ fn a_file_that_cannot_be_read_is_an_error() {
     assert!(read(&files, b"", None, 0).is_err());
     std::fs::create_dir(&path).unwrap();
     assert!(read(&files, b"", None, 0).is_err());
+}
+
+#[test]
+fn a_short_block_makes_no_long_names() {
+    // A name of 500,000 bytes, and 100,000 names that share all of it, in 0.8 MB: would be 50 GB.
+    let mut block = vec![0, 0xa0, 0xc2, 0x1e, 0];
+    block.resize(block.len() + 500_000, b'n');
+    (0..100_000).for_each(|_| block.extend_from_slice(&[0xa0, 0xc2, 0x1e, 0, 0]));
+    block.extend_from_slice(&[0, 1, 1, b'a', b'v']);
+    block.extend_from_slice(&[0; 4]);
+    assert_eq!(named(&block).unwrap(), [(b"a".to_vec(), &b"v"[..])]);
 }
