@@ -198,6 +198,8 @@ mod armed {
         LoadTaken = "morphkv-trap-load-taken",
         /// A load into an attached database: the log says that it is in.
         LoadNoted = "morphkv-trap-load-noted",
+        /// A load whose files RocksDB has removed, although its MANIFEST names them: one of them is back.
+        LoadBroughtBack = "morphkv-trap-load-brought-back",
         /// checkpoint: RocksDB's checkpoint stands without a marker.
         CheckpointMade = "morphkv-trap-checkpoint-made",
         /// checkpoint: complete under its temporary name.

@@ -25,7 +25,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Tuning {
             // Whoever kills a conversion every 20 s must see it end: what is begun again is a task, a part, a call, a tile.
-            task_bytes: (16 << 20, 64 << 20),
+            task_bytes: (32 << 20, 64 << 20),
             file_bytes: 64 << 20,
             small_bytes: 1 << 20,
             sample_entries: 100_000,

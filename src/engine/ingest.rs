@@ -3,6 +3,11 @@
 //! The log of an attached database would not see them. There, the files are linked into `pending_ingest/`, and two batches
 //! say when a load begins and how it has ended, with nothing written between them: so whoever ships the log knows what it
 //! was and where it belongs, and an open after a crash in between repeats it, on the very state that it met.
+//!
+//! An ingest is in as soon as RocksDB's MANIFEST names its files. If that is reported to have failed, RocksDB removes the
+//! files, but the disk may have done what it said it had not. So second names of them stand, durably, before RocksDB is
+//! asked, and stay where the MANIFEST has changed; and whoever opens the database first brings back, under the names in the
+//! MANIFEST, what is missing.
 
 use super::attached::{Alone, Attached};
 use super::{Engine, Inner};
@@ -10,7 +15,7 @@ use crate::attachment::{LOAD_FORMAT, Load, LoadState};
 use crate::error::{Error, ErrorKind, Result, show_key};
 use crate::fs::{FileKind, Vfs, remove_tree};
 use crate::layout::{INGEST, INTERNAL_INGEST, Layout, PENDING_INGEST, TEMPORARY_SUFFIX};
-use crate::rocks::{Database, Family, SstOptions, SstWriter, WriteBatch};
+use crate::rocks::{Database, Family, LiveFile, Settings, SstOptions, SstWriter, WriteBatch};
 use crate::trap::trap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,6 +35,69 @@ pub(super) fn sweep(vfs: &dyn Vfs, layout: &Layout) {
     if let Err(error) = swept {
         tracing::warn!(%error, "files of an interrupted bulk load stay behind");
     }
+}
+
+/// The files of a load that the MANIFEST names and that are not there.
+pub(super) struct Missing {
+    files: Vec<LiveFile>,
+    /// Where second names of them are.
+    folder: PathBuf,
+}
+
+impl Missing {
+    /// Looks where a load has left files. What is missing and stands nowhere is met when the database is opened.
+    pub(super) fn find(vfs: &dyn Vfs, live: &Path, settings: &Settings) -> Result<Option<Self>> {
+        let folders = folders_of_loads(vfs, live)?;
+        if folders.is_empty() {
+            return Ok(None);
+        }
+        let files = Database::missing_files(vfs, live, settings)?;
+        for folder in folders {
+            if !files.is_empty() && are_in(vfs, &files, &folder)? {
+                return Ok(Some(Missing { files, folder }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Brings them back. From the last to the first, each for good before the next: after a crash those that are still
+    /// missing are again the first of the folder.
+    ///
+    /// # Errors
+    /// Some of them may be back; repeated, it goes on.
+    pub(super) fn bring_back(self, vfs: &dyn Vfs, live: &Path) -> Result<()> {
+        for (number, file) in self.files.iter().enumerate().rev() {
+            vfs.hard_link(&self.folder.join(sst_name(number)), &live.join(&file.name))?;
+            vfs.sync_dir(live)?;
+            trap!(vfs, LoadBroughtBack);
+        }
+        tracing::warn!(files = self.files.len(), "files of a bulk load were brought back, which RocksDB had removed");
+        Ok(())
+    }
+}
+
+/// The folders that loads have left, the youngest first.
+fn folders_of_loads(vfs: &dyn Vfs, live: &Path) -> Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for room in [live.join(INGEST), live.join(PENDING_INGEST)] {
+        if vfs.stat(&room)?.is_none_or(|stat| stat.kind != FileKind::Directory) {
+            continue;
+        }
+        let mut names = vfs.list(&room)?;
+        names.sort_by_key(|name| (name.len(), name.clone()));
+        folders.extend(names.iter().rev().map(|name| room.join(name)));
+    }
+    Ok(folders)
+}
+
+/// Whether these are the first files of the folder. RocksDB checks, when it opens them, that they are the very ones.
+fn are_in(vfs: &dyn Vfs, files: &[LiveFile], folder: &Path) -> Result<bool> {
+    for (number, file) in files.iter().enumerate() {
+        if vfs.stat(&folder.join(sst_name(number)))?.is_none_or(|stat| stat.len != file.bytes) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn sst_name(number: usize) -> String {
@@ -54,8 +122,9 @@ impl Engine {
     ///
     /// # Errors
     /// `InvalidArgument` for a key that is not after the one before it, `Unrepresentable`, the error that the entries
-    /// themselves brought, `NoSpace`, `Io`: nothing was loaded. In a database with a log backup, an error while the log is
-    /// told may leave open whether they are in: then every later write fails with `Closed`, and the next open loads them.
+    /// themselves brought, `NoSpace`, `Io`: nothing was loaded. If the disk failed while RocksDB noted the load, the next
+    /// open has all of it or nothing. In a database with a log backup, an error while the log is told may leave open
+    /// whether they are in: then every later write fails with `Closed`, and the next open loads them.
     pub fn ingest<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         &self,
         entries: impl IntoIterator<Item = Result<(K, V)>>,
@@ -65,16 +134,32 @@ impl Engine {
         let folder = output.join(inner.ingests.fetch_add(1, Ordering::Relaxed).to_string());
         ensure_dir(&*inner.vfs, &output)?;
         inner.vfs.make_dir(&folder)?;
+        let mut needed = false;
         let loaded = self.write_files(&folder, entries).and_then(|(files, count)| {
             match &inner.attached {
-                Some(attached) if !files.is_empty() => inner.loading(attached).load(&files)?,
-                _ => inner.database.ingest(&files)?,
+                _ if files.is_empty() => {}
+                Some(attached) => inner.loading(attached).load(&files)?,
+                None => self.take(&folder, &files, &mut needed)?,
             }
             Ok(count)
         });
         // RocksDB has moved what it took; what is left is swept again when the database is opened.
-        forget(&*inner.vfs, &folder);
+        if !needed {
+            forget(&*inner.vfs, &folder);
+        }
         loaded
+    }
+
+    /// Gives the files to RocksDB. `needed`: they may have to be brought back.
+    fn take(&self, folder: &Path, files: &[PathBuf], needed: &mut bool) -> Result<()> {
+        let (vfs, live, database) = (&*self.inner.vfs, &self.inner.layout.live, &self.inner.database);
+        vfs.sync_dir(folder)?;
+        vfs.sync_dir(&live.join(INGEST))?;
+        vfs.sync_dir(live)?;
+        let before = database.manifest(vfs)?;
+        let taken = database.ingest(files);
+        *needed = taken.is_err() && database.manifest(vfs).map_or(true, |after| after != before);
+        taken
     }
 
     fn write_files<K: AsRef<[u8]>, V: AsRef<[u8]>>(

@@ -1,6 +1,6 @@
 //! What an operator does to a database as a whole. Every function locks the place for as long as it runs.
 
-use super::open::{Settled, convert_if_wanted, settled};
+use super::open::{Settled, bring_back, convert_if_wanted, open_to_read, settled};
 use super::options::Options;
 use crate::conversion::{self, Content, Plan, Report, Reporter};
 use crate::encoding::{Comparator, EncodingId, KeyEncoding};
@@ -45,7 +45,7 @@ pub fn create(path: impl AsRef<Path>, options: &Options) -> Result<Marker> {
 pub fn convert(path: impl AsRef<Path>, options: &Options) -> Result<Option<Report>> {
     let mut place = lock(path.as_ref(), options)?;
     let rest = place.settle()?;
-    let now = settled(options, &place, rest)?;
+    let now = settled(options, &mut place, rest)?;
     let (now, report) = convert_if_wanted(&mut place, options, now)?;
     let database = Database::open_read_only(&*place.vfs, &place.layout.live, &settings_for(options, &now))?;
     if let Some(marker) = &now.marker {
@@ -96,6 +96,9 @@ pub struct Recovery {
 pub fn recover(path: impl AsRef<Path>, options: &Options, abandon: bool) -> Result<Recovery> {
     let mut place = lock(path.as_ref(), options)?;
     let rest = place.settle()?;
+    if let Rest::Open { marker: Some(_), .. } | Rest::Building { marker: Some(_), .. } = &rest {
+        bring_back(&mut place, options)?;
+    }
     match &rest {
         Rest::Absent => {}
         Rest::Open { leftover: Some(leftover), .. } => {
@@ -145,7 +148,7 @@ pub fn rollback(path: impl AsRef<Path>, options: &Options) -> Result<RollbackRep
         Err(error) => return Err(error),
     };
     let rest = place::rollback(&mut place)?;
-    let now = settled(options, &place, rest)?;
+    let now = settled(options, &mut place, rest)?;
     if let Some(leftover) = &now.leftover {
         place.sweep(leftover);
     }
@@ -234,7 +237,7 @@ fn open_to_scan(path: &Path, options: &Options) -> Result<Opened> {
     let marker = place.look()?;
     let encoding = options.known(marker.as_ref()).map_err(|error| error.at(&place.layout.live))?;
     let settings = Settings { comparator: encoding.comparator(), bulk: true, ..options.settings() };
-    let database = Database::open_read_only(&*place.vfs, &place.layout.live, &settings)?;
+    let database = open_to_read(&*place.vfs, &place.layout.live, &settings)?;
     match &marker {
         Some(marker) => place::check_identity(&database, marker)?,
         None => conversion::require_wal_inside(&*place.vfs, &place.layout.live)?,

@@ -5,13 +5,14 @@
 //! that needs nothing writes nothing of ours but the lock's informative content.
 
 use super::attached::Attached;
-use super::ingest::Loading;
+use super::ingest::{Loading, Missing};
 use super::options::{OnMismatch, Options};
 use super::{Engine, Parts};
 use crate::attachment;
 use crate::conversion::{self, Conversion, Report, Reporter};
 use crate::encoding::{EncodingId, KeyEncoding, Natural, SlashSpans};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs::Vfs;
 use crate::layout::PENDING_INGEST;
 use crate::marker::Marker;
 use crate::place::journal::Journal;
@@ -112,7 +113,7 @@ impl Engine {
         let marker = place.look()?;
         let encoding = options.known(marker.as_ref()).map_err(|error| error.at(&place.layout.live))?;
         let settings = Settings { comparator: encoding.comparator(), ..options.settings() };
-        let database = Database::open_read_only(&*place.vfs, &place.layout.live, &settings)?;
+        let database = open_to_read(&*place.vfs, &place.layout.live, &settings)?;
         let marker = match marker {
             Some(marker) => {
                 place::check_identity(&database, &marker)?;
@@ -180,7 +181,7 @@ fn legacy(place: &Place) -> Error {
 }
 
 /// The settled state of a place at rest.
-pub(super) fn settled(options: &Options, place: &Place, rest: Rest) -> Result<Settled> {
+pub(super) fn settled(options: &Options, place: &mut Place, rest: Rest) -> Result<Settled> {
     let (marker, leftover, interrupted) = match rest {
         Rest::Open { marker, leftover } => (marker, leftover, None),
         Rest::Building { marker, journal } => (marker, None, Some(journal)),
@@ -190,8 +191,32 @@ pub(super) fn settled(options: &Options, place: &Place, rest: Rest) -> Result<Se
                 .next(format!("morphkv create {} --encoding natural", place.layout.live.display())));
         }
     };
+    if marker.is_some() {
+        bring_back(place, options)?;
+    }
     let encoding = options.known(marker.as_ref()).map_err(|error| error.at(&place.layout.live))?;
     Ok(Settled { encoding, marker, leftover, interrupted })
+}
+
+/// Brings back the files of a bulk load that RocksDB has removed, although its MANIFEST names them.
+pub(super) fn bring_back(place: &mut Place, options: &Options) -> Result<()> {
+    let (vfs, live) = (&*place.vfs, &place.layout.live);
+    if let Some(missing) = Missing::find(vfs, live, &options.settings())? {
+        missing.bring_back(vfs, live)?;
+        place.note("bring back the files of a bulk load");
+    }
+    Ok(())
+}
+
+/// Opens a database for reading alone.
+pub(super) fn open_to_read(vfs: &dyn Vfs, live: &Path, settings: &Settings) -> Result<Database> {
+    if Missing::find(vfs, live, settings)?.is_some() {
+        let message = "files of a bulk load that failed have to be brought back";
+        return Err(Error::new(ErrorKind::Refused, "open the database", message)
+            .at(live)
+            .next(format!("morphkv recover {}", live.display())));
+    }
+    Database::open_read_only(vfs, live, settings)
 }
 
 fn settle_or_create(place: &mut Place, options: &Options) -> Result<Settled> {

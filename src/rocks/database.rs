@@ -2,7 +2,7 @@
 
 use super::settings::LEVEL0_FILES_MAX;
 use super::write::Wait;
-use super::{Cursor, Durability, Settings, Snapshot, WriteBatch, error};
+use super::{Cursor, Durability, LiveFile, Settings, Snapshot, WriteBatch, error};
 use crate::encoding::Comparator;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, Vfs};
@@ -14,6 +14,9 @@ use rocksdb::{
 };
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+/// CURRENT holds one name.
+const CURRENT_BYTES_MAX: u64 = 256;
 
 /// A column family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -164,6 +167,30 @@ impl Database {
         let db = DB::open_cf_descriptors_read_only(&options, never_made(path), families, false)
             .map_err(|source| error("open the database read only", path, source))?;
         Ok(Database { read_only: true, ..Database::over(db, path, has_internal, settings) })
+    }
+
+    /// The SST files that its MANIFEST names and that are not there, in the order in which RocksDB made their names.
+    ///
+    /// # Errors
+    /// As [`Database::open_read_only`]; nothing is changed.
+    pub fn missing_files(vfs: &dyn Vfs, path: &Path, settings: &Settings) -> Result<Vec<LiveFile>> {
+        require_database(vfs, path)?;
+        let listed = super::describe::list_families(path)?;
+        let has_internal = listed.iter().any(|name| name == INTERNAL_FAMILY);
+        let (mut options, families) = families(&Settings { bulk: true, ..settings.clone() }, has_internal);
+        // Else it does not open. Whatever this hides is met when the database is opened for good.
+        options.set_paranoid_checks(false);
+        let db = DB::open_cf_descriptors_read_only(&options, never_made(path), families, false)
+            .map_err(|source| error("look for missing files", path, source))?;
+        let mut missing = Vec::new();
+        for file in Database::over(db, path, has_internal, settings).live_files()? {
+            if vfs.stat(&path.join(&file.name))?.is_none() {
+                missing.push(file);
+            }
+        }
+        // The names are numbers.
+        missing.sort_by(|left, right| (left.name.len(), &left.name).cmp(&(right.name.len(), &right.name)));
+        Ok(missing)
     }
 
     /// Where it lies.
@@ -366,10 +393,23 @@ impl Database {
         self.db.flush_wal(sync).map_err(|source| self.error("flush the WAL", source))
     }
 
+    /// The MANIFEST in use and its length: while both are the same, it names the files that it named.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt`.
+    pub fn manifest(&self, vfs: &dyn Vfs) -> Result<(Vec<u8>, u64)> {
+        let current = vfs.read(&self.path.join(ROCKSDB_CURRENT), CURRENT_BYTES_MAX)?;
+        let name = String::from_utf8_lossy(&current).trim_end().to_owned();
+        let stat = vfs.stat(&self.path.join(&name))?;
+        Ok((current, stat.map_or(0, |stat| stat.len)))
+    }
+
     /// Takes SST files in, by moving them. Files of one call must not overlap each other.
     ///
     /// # Errors
-    /// All of the files or none are in the database; those that are not may still stand where they were.
+    /// All of the files or none are in the database; those that are not may still stand where they were. If the error met
+    /// RocksDB while it wrote its MANIFEST, that may name the files, which RocksDB has removed: then the database does not
+    /// open before they are back ([`Database::missing_files`]).
     pub fn ingest(&self, files: &[PathBuf]) -> Result<()> {
         if files.is_empty() {
             return Ok(());

@@ -3,6 +3,7 @@
 mod bent;
 #[path = "../common/mod.rs"]
 mod common;
+mod loads;
 mod others;
 mod syncs;
 mod verification;
