@@ -84,7 +84,7 @@ fn target(size: Size, ours: Contender, theirs: Contender) -> Option<f64> {
     let verified = ours.name() == "full";
     match (theirs, size.name) {
         (Contender::Compaction, _) => Some(if verified { 1.4 } else { 1.0 }),
-        (_, "small") => Some(0.4),
+        (_, "small") => (!verified).then_some(0.4),
         _ => Some(if verified { 0.222 } else { 0.167 }),
     }
 }

@@ -17,6 +17,7 @@ use crate::fs::{FileKind, Vfs, remove_tree};
 use crate::layout::{INGEST, INTERNAL_INGEST, Layout, PENDING_INGEST, TEMPORARY_SUFFIX};
 use crate::rocks::{Database, Family, LiveFile, Settings, SstOptions, SstWriter, WriteBatch};
 use crate::trap::trap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,11 +38,12 @@ pub(super) fn sweep(vfs: &dyn Vfs, layout: &Layout) {
     }
 }
 
-/// The files of a load that the MANIFEST names and that are not there.
+/// Files of a load that the MANIFEST names and that are not there.
 pub(super) struct Missing {
-    files: Vec<LiveFile>,
     /// Where second names of them are.
     folder: PathBuf,
+    /// Their names there, and what the MANIFEST calls them.
+    files: Vec<(String, String)>,
 }
 
 impl Missing {
@@ -51,29 +53,59 @@ impl Missing {
         if folders.is_empty() {
             return Ok(None);
         }
-        let files = Database::missing_files(vfs, live, settings)?;
+        let (mut named, mut missing) = (BTreeMap::new(), BTreeSet::new());
+        for file in Database::named_files(vfs, live, settings)? {
+            let Some(number) = file.name.strip_suffix(".sst").and_then(|number| number.parse::<u64>().ok()) else {
+                continue;
+            };
+            if vfs.stat(&live.join(&file.name))?.is_none() {
+                missing.insert(number);
+            }
+            named.insert(number, file);
+        }
         for folder in folders {
-            if !files.is_empty() && are_in(vfs, &files, &folder)? {
-                return Ok(Some(Missing { files, folder }));
+            if let Some(first) = first_number(&lengths(vfs, &folder)?, &named, &missing) {
+                let name = |number: &u64| (sst_name((number - first) as usize), named[number].name.clone());
+                return Ok(Some(Missing { files: missing.iter().map(name).collect(), folder }));
             }
         }
         Ok(None)
     }
 
-    /// Brings them back. From the last to the first, each for good before the next: after a crash those that are still
-    /// missing are again the first of the folder.
+    /// Brings them back.
     ///
     /// # Errors
     /// Some of them may be back; repeated, it goes on.
     pub(super) fn bring_back(self, vfs: &dyn Vfs, live: &Path) -> Result<()> {
-        for (number, file) in self.files.iter().enumerate().rev() {
-            vfs.hard_link(&self.folder.join(sst_name(number)), &live.join(&file.name))?;
-            vfs.sync_dir(live)?;
+        for (kept, name) in &self.files {
+            vfs.hard_link(&self.folder.join(kept), &live.join(name))?;
             trap!(vfs, LoadBroughtBack);
         }
+        vfs.sync_dir(live)?;
         tracing::warn!(files = self.files.len(), "files of a bulk load were brought back, which RocksDB had removed");
         Ok(())
     }
+}
+
+/// The number that RocksDB gave to the first file of a load: it gives them in the order of the files, one after the other,
+/// and all of them are in its MANIFEST or none. A load that came before may have had files of the same lengths, so the
+/// greatest number that fits is the one. (RocksDB checks, when it opens a file, that it is the very one.)
+fn first_number(lengths: &[u64], named: &BTreeMap<u64, LiveFile>, missing: &BTreeSet<u64>) -> Option<u64> {
+    let (least, greatest) = (*missing.first()?, *missing.last()?);
+    let fits = |first: &u64| {
+        let file = |at: usize| named.get(&(first + at as u64));
+        (0..lengths.len()).all(|at| file(at).is_some_and(|file| file.bytes == lengths[at]))
+    };
+    ((greatest + 1).saturating_sub(lengths.len() as u64)..=least).rev().find(fits)
+}
+
+/// The lengths of the files of a load.
+fn lengths(vfs: &dyn Vfs, folder: &Path) -> Result<Vec<u64>> {
+    let mut lengths = Vec::new();
+    while let Some(stat) = vfs.stat(&folder.join(sst_name(lengths.len())))? {
+        lengths.push(stat.len);
+    }
+    Ok(lengths)
 }
 
 /// The folders that loads have left, the youngest first.
@@ -88,16 +120,6 @@ fn folders_of_loads(vfs: &dyn Vfs, live: &Path) -> Result<Vec<PathBuf>> {
         folders.extend(names.iter().rev().map(|name| room.join(name)));
     }
     Ok(folders)
-}
-
-/// Whether these are the first files of the folder. RocksDB checks, when it opens them, that they are the very ones.
-fn are_in(vfs: &dyn Vfs, files: &[LiveFile], folder: &Path) -> Result<bool> {
-    for (number, file) in files.iter().enumerate() {
-        if vfs.stat(&folder.join(sst_name(number)))?.is_none_or(|stat| stat.len != file.bytes) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 fn sst_name(number: usize) -> String {

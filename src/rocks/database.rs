@@ -169,28 +169,20 @@ impl Database {
         Ok(Database { read_only: true, ..Database::over(db, path, has_internal, settings) })
     }
 
-    /// The SST files that its MANIFEST names and that are not there, in the order in which RocksDB made their names.
+    /// The SST files that its MANIFEST names, whether they are there or not.
     ///
     /// # Errors
     /// As [`Database::open_read_only`]; nothing is changed.
-    pub fn missing_files(vfs: &dyn Vfs, path: &Path, settings: &Settings) -> Result<Vec<LiveFile>> {
+    pub fn named_files(vfs: &dyn Vfs, path: &Path, settings: &Settings) -> Result<Vec<LiveFile>> {
         require_database(vfs, path)?;
         let listed = super::describe::list_families(path)?;
         let has_internal = listed.iter().any(|name| name == INTERNAL_FAMILY);
         let (mut options, families) = families(&Settings { bulk: true, ..settings.clone() }, has_internal);
-        // Else it does not open. Whatever this hides is met when the database is opened for good.
+        // Else it does not open where one is missing. Whatever this hides is met when the database is opened for good.
         options.set_paranoid_checks(false);
         let db = DB::open_cf_descriptors_read_only(&options, never_made(path), families, false)
-            .map_err(|source| error("look for missing files", path, source))?;
-        let mut missing = Vec::new();
-        for file in Database::over(db, path, has_internal, settings).live_files()? {
-            if vfs.stat(&path.join(&file.name))?.is_none() {
-                missing.push(file);
-            }
-        }
-        // The names are numbers.
-        missing.sort_by(|left, right| (left.name.len(), &left.name).cmp(&(right.name.len(), &right.name)));
-        Ok(missing)
+            .map_err(|source| error("list what the MANIFEST names", path, source))?;
+        Database::over(db, path, has_internal, settings).live_files()
     }
 
     /// Where it lies.
@@ -409,7 +401,7 @@ impl Database {
     /// # Errors
     /// All of the files or none are in the database; those that are not may still stand where they were. If the error met
     /// RocksDB while it wrote its MANIFEST, that may name the files, which RocksDB has removed: then the database does not
-    /// open before they are back ([`Database::missing_files`]).
+    /// open before they are back ([`Database::named_files`]).
     pub fn ingest(&self, files: &[PathBuf]) -> Result<()> {
         if files.is_empty() {
             return Ok(());

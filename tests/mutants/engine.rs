@@ -45,13 +45,13 @@ pub fn defects() -> Vec<Defect> {
             .edit(OPEN, "options.on_mismatch == OnMismatch::Refuse", "false")
             .found_by(&["guarantees::others::a_conversion_that_was_forbidden_does_not_happen"]),
         defect("files of a load that RocksDB has removed are not brought back")
-            .edit(INGEST, "!files.is_empty() && are_in(vfs, &files, &folder)?", "false")
+            .edit(INGEST, "missing.insert(number);", "")
             .found_by(&["guarantees::loads::whoever_opens_it_brings_them_back"]),
-        defect("files of a load are brought back from the first to the last")
-            .edit(INGEST, "self.files.iter().enumerate().rev()", "self.files.iter().enumerate()")
-            .found_by(&["guarantees::loads::a_crash_between_two_of_them_is_gone_on_with"]),
+        defect("the files of an earlier load are taken for those that are missing")
+            .edit(INGEST, "..=least).rev().find(fits)", "..=least).find(fits)")
+            .found_by(&["guarantees::loads::whichever_of_them_are_missing"]),
         defect("whatever a load has left is taken for what is missing")
-            .edit(INGEST, "stat.len != file.bytes", "false")
+            .edit(INGEST, "file.bytes == lengths[at]", "file.bytes > 0")
             .found_by(&["guarantees::loads::nothing_else_is_put_in_their_place"]),
         defect("a database that lacks files of a load is read")
             .edit(OPEN, "Missing::find(vfs, live, settings)?.is_some()", "false")
