@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The held lock; dropping it frees the place.
 #[derive(Debug)]
@@ -87,6 +87,8 @@ fn inform(file: &mut File) {
     let _ = file.write_all(text.as_bytes());
 }
 
+const TAKE: &str = "take RocksDB's lock";
+
 /// RocksDB's own lock on a database directory: a read-only open of ours takes none, and without it RocksDB's own tools
 /// could write to a source while it is read.
 ///
@@ -116,30 +118,48 @@ impl RocksLock {
     /// # Errors
     /// `Locked` if another process, or this one, has the database open with RocksDB. An empty `LOCK` may have been made.
     pub fn acquire(path: &Path) -> Result<Self> {
-        let step = "take RocksDB's lock";
         let path = path.join(ROCKSDB_LOCK);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR).map(File::from);
         let file = match found_locked_before(&path) {
             Some(file) => file,
-            None => open().map_err(|error| Error::io(step, &path, error.into()))?,
+            None => rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
+                .map_err(|error| Error::io(TAKE, &path, error.into()))?
+                .into(),
         };
+        RocksLock::take(path, file, nix::libc::F_WRLCK)
+    }
+
+    /// Keeps RocksDB from opening the directory at `path` for writing, and writes nothing. `None`: it has no lock file, so
+    /// RocksDB has not opened it since it was copied.
+    ///
+    /// # Errors
+    /// As [`RocksLock::acquire`].
+    pub fn to_read(path: &Path) -> Result<Option<Self>> {
+        let path = path.join(ROCKSDB_LOCK);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match found_locked_before(&path) {
+            Some(file) => file,
+            None => match rustix::fs::open(&path, flags, Mode::empty()) {
+                Ok(file) => file.into(),
+                Err(rustix::io::Errno::NOENT) => return Ok(None),
+                Err(error) => return Err(Error::io(TAKE, &path, error.into())),
+            },
+        };
+        RocksLock::take(path, file, nix::libc::F_RDLCK).map(Some)
+    }
+
+    fn take(path: PathBuf, file: File, sort: nix::libc::c_int) -> Result<Self> {
         // All of the file, as RocksDB does it.
-        let whole = nix::libc::flock {
-            l_type: nix::libc::F_WRLCK as _,
-            l_whence: nix::libc::SEEK_SET as _,
-            l_start: 0,
-            l_len: 0,
-            l_pid: 0,
-        };
+        let whole =
+            nix::libc::flock { l_type: sort as _, l_whence: nix::libc::SEEK_SET as _, l_start: 0, l_len: 0, l_pid: 0 };
         let taken = fcntl(&file, FcntlArg::F_OFD_SETLK(&whole));
         if taken.is_err() {
             FOUND_LOCKED.lock().push(file);
             return Err(match taken {
-                Err(error) if !matches!(error, Errno::EAGAIN | Errno::EACCES) => Error::io(step, &path, error.into()),
+                Err(error) if !matches!(error, Errno::EAGAIN | Errno::EACCES) => Error::io(TAKE, &path, error.into()),
                 _ => {
                     let message = "another process, or this one, has the database open with RocksDB; close it first";
-                    Error::new(ErrorKind::Locked, step, message).at(path)
+                    Error::new(ErrorKind::Locked, TAKE, message).at(path)
                 }
             });
         }

@@ -92,11 +92,12 @@ impl Missing {
 /// greatest number that fits is the one. (RocksDB checks, when it opens a file, that it is the very one.)
 fn first_number(lengths: &[u64], named: &BTreeMap<u64, LiveFile>, missing: &BTreeSet<u64>) -> Option<u64> {
     let (least, greatest) = (*missing.first()?, *missing.last()?);
+    let from = (greatest + 1).saturating_sub(lengths.len() as u64);
     let fits = |first: &u64| {
         let file = |at: usize| named.get(&(first + at as u64));
         (0..lengths.len()).all(|at| file(at).is_some_and(|file| file.bytes == lengths[at]))
     };
-    ((greatest + 1).saturating_sub(lengths.len() as u64)..=least).rev().find(fits)
+    (from..=least).rev().find(fits)
 }
 
 /// The lengths of the files of a load.

@@ -131,9 +131,9 @@ pub struct RollbackReport {
 /// # Errors
 /// `NotFound` if no old database is kept.
 pub fn rollback_loss(path: impl AsRef<Path>, options: &Options) -> Result<u64> {
-    let place = lock(path.as_ref(), options)?;
+    let mut place = lock(path.as_ref(), options)?;
     place::require_kept(&place)?;
-    place::writes_since_seal(&place, &options.settings())
+    place::writes_since_seal(&mut place, &options.settings())
 }
 
 /// Puts the kept old database back.
@@ -142,7 +142,7 @@ pub fn rollback_loss(path: impl AsRef<Path>, options: &Options) -> Result<u64> {
 /// `NotFound` if none is kept; `Refused` if it was changed. Once begun, the next open goes on.
 pub fn rollback(path: impl AsRef<Path>, options: &Options) -> Result<RollbackReport> {
     let mut place = lock(path.as_ref(), options)?;
-    let lost_writes = match place::writes_since_seal(&place, &options.settings()) {
+    let lost_writes = match place::writes_since_seal(&mut place, &options.settings()) {
         Ok(lost) => Some(lost),
         Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Refused | ErrorKind::NotFound) => None,
         Err(error) => return Err(error),
@@ -237,7 +237,7 @@ fn open_to_scan(path: &Path, options: &Options) -> Result<Opened> {
     let marker = place.look()?;
     let encoding = options.known(marker.as_ref()).map_err(|error| error.at(&place.layout.live))?;
     let settings = Settings { comparator: encoding.comparator(), bulk: true, ..options.settings() };
-    let database = open_to_read(&*place.vfs, &place.layout.live, &settings)?;
+    let database = open_to_read(&mut place, &settings)?;
     match &marker {
         Some(marker) => place::check_identity(&database, marker)?,
         None => conversion::require_wal_inside(&*place.vfs, &place.layout.live)?,
@@ -255,11 +255,12 @@ fn open_to_scan(path: &Path, options: &Options) -> Result<Opened> {
 /// that is not in that encoding, `Unsupported` for foreign column families. After an error in the middle the identity
 /// may be inside without a marker; adopting again finishes it.
 pub fn adopt(path: impl AsRef<Path>, encoding: &Arc<dyn KeyEncoding>, options: &Options) -> Result<Marker> {
-    let place = lock(path.as_ref(), options)?;
-    let (vfs, live) = (&*place.vfs, &place.layout.live);
+    let mut place = lock(path.as_ref(), options)?;
     require_adoptable(&place, encoding)?;
     let settings = options.settings();
-    let database = Database::open_read_only(vfs, live, &Settings { bulk: true, ..settings.clone() })?;
+    let database = place.open_to_read(&Settings { bulk: true, ..settings.clone() })?;
+    let (vfs, live) = (Arc::clone(&place.vfs), place.layout.live.clone());
+    let (vfs, live) = (&*vfs, &live);
     let id = EncodingId::of(&**encoding);
     let identity = place::read_identity(&database)?;
     if let Some(identity) = identity.as_ref().filter(|identity| identity.encoding != id) {
@@ -272,6 +273,7 @@ pub fn adopt(path: impl AsRef<Path>, encoding: &Arc<dyn KeyEncoding>, options: &
     }
     conversion::scan(&database, &**encoding, options.parallelism, &options.reporter())?;
     drop(database);
+    place.unlock_rocks();
     let origin = Origin { kind: OriginKind::Adopt, id: Uuid::new_v4() };
     let mut marker = Marker {
         format: MARKER_FORMAT,

@@ -41,7 +41,7 @@ use crate::encoding::{EncodingId, KeyEncoding};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::Vfs;
 use crate::layout::{INTERNAL_USER, Layout};
-use crate::lock::PlaceLock;
+use crate::lock::{PlaceLock, RocksLock};
 use crate::marker::Marker;
 use crate::rocks::{Database, Durability, Family, Stats, WriteBatch};
 use attached::Attached;
@@ -76,6 +76,8 @@ struct Inner {
     ingests: AtomicU64,
     layout: Layout,
     vfs: Arc<dyn Vfs>,
+    /// Fields are dropped in their order: nobody gets in before the database is closed.
+    _rocks_lock: Option<RocksLock>,
     lock: PlaceLock,
 }
 
@@ -85,6 +87,8 @@ pub(crate) struct Parts {
     pub(crate) layout: Layout,
     /// The lock of the place, which is held until the database is closed.
     pub(crate) lock: PlaceLock,
+    /// Of a database that is read alone: RocksDB's own lock. Else RocksDB itself has it.
+    pub(crate) rocks_lock: Option<RocksLock>,
     /// Open for writing, with both families, compared bytewise.
     pub(crate) database: Database,
     /// The encoding that the marker names.
@@ -203,10 +207,22 @@ impl Inner {
 impl Engine {
     /// Makes a handle of an open database.
     pub(crate) fn assemble(parts: Parts) -> Engine {
-        let Parts { vfs, layout, lock, database, encoding, marker, durability, attached, hooks } = parts;
+        let Parts { vfs, layout, lock, rocks_lock, database, encoding, marker, durability, attached, hooks } = parts;
         let attached = attached.then(|| Attached::new(Arc::clone(&vfs), hooks));
         let (ingests, wal_files) = (AtomicU64::new(0), Mutex::new(()));
-        let inner = Inner { database, encoding, marker, durability, attached, wal_files, ingests, layout, vfs, lock };
+        let inner = Inner {
+            database,
+            encoding,
+            marker,
+            durability,
+            attached,
+            wal_files,
+            ingests,
+            layout,
+            vfs,
+            _rocks_lock: rocks_lock,
+            lock,
+        };
         Engine { inner: Arc::new(inner) }
     }
 
@@ -390,7 +406,19 @@ mod tests {
             sealed: None,
         };
         let hooks: Option<Arc<dyn Hooks>> = Some(Arc::new(Fixed));
-        Engine::assemble(Parts { vfs, layout, lock, database, encoding, marker, durability, attached, hooks })
+        let rocks_lock = None;
+        Engine::assemble(Parts {
+            vfs,
+            layout,
+            lock,
+            rocks_lock,
+            database,
+            encoding,
+            marker,
+            durability,
+            attached,
+            hooks,
+        })
     }
 
     fn open(path: &Path) -> Result<Engine> {

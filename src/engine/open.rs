@@ -12,7 +12,6 @@ use crate::attachment;
 use crate::conversion::{self, Conversion, Report, Reporter};
 use crate::encoding::{EncodingId, KeyEncoding, Natural, SlashSpans};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::Vfs;
 use crate::layout::PENDING_INGEST;
 use crate::marker::Marker;
 use crate::place::journal::Journal;
@@ -113,7 +112,7 @@ impl Engine {
         let marker = place.look()?;
         let encoding = options.known(marker.as_ref()).map_err(|error| error.at(&place.layout.live))?;
         let settings = Settings { comparator: encoding.comparator(), ..options.settings() };
-        let database = open_to_read(&*place.vfs, &place.layout.live, &settings)?;
+        let database = open_to_read(&mut place, &settings)?;
         let marker = match marker {
             Some(marker) => {
                 place::check_identity(&database, &marker)?;
@@ -146,11 +145,12 @@ fn assemble(
     options: &Options,
     attached: bool,
 ) -> Result<Engine> {
-    let (vfs, layout, lock) = place.into_parts();
+    let (vfs, layout, lock, rocks_lock) = place.into_parts();
     Ok(Engine::assemble(Parts {
         vfs,
         layout,
         lock,
+        rocks_lock,
         database,
         encoding,
         marker,
@@ -209,14 +209,15 @@ pub(super) fn bring_back(place: &mut Place, options: &Options) -> Result<()> {
 }
 
 /// Opens a database for reading alone.
-pub(super) fn open_to_read(vfs: &dyn Vfs, live: &Path, settings: &Settings) -> Result<Database> {
-    if Missing::find(vfs, live, settings)?.is_some() {
+pub(super) fn open_to_read(place: &mut Place, settings: &Settings) -> Result<Database> {
+    let live = &place.layout.live;
+    if Missing::find(&*place.vfs, live, settings)?.is_some() {
         let message = "files of a bulk load that failed have to be brought back";
         return Err(Error::new(ErrorKind::Refused, "open the database", message)
             .at(live)
             .next(format!("morphkv recover {}", live.display())));
     }
-    Database::open_read_only(vfs, live, settings)
+    place.open_to_read(settings)
 }
 
 fn settle_or_create(place: &mut Place, options: &Options) -> Result<Settled> {

@@ -35,9 +35,10 @@ pub use rollback::{drop_backup, kept_journal, require_kept, rollback, writes_sin
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{FileKind, Vfs};
-use crate::layout::Layout;
+use crate::layout::{Layout, ROCKSDB_LOCK};
 use crate::lock::{PlaceLock, RocksLock};
 use crate::marker::Marker;
+use crate::rocks::{Database, Settings};
 use crate::trap::trap;
 use decide::{Action, Change, Live};
 use journal::Journal;
@@ -233,6 +234,23 @@ impl Place {
         Ok(())
     }
 
+    /// Opens live for reading alone, and keeps RocksDB from opening it for writing meanwhile: whoever reads while RocksDB
+    /// begins to write may find neither the WAL that was there nor the files that it became, and no error.
+    ///
+    /// # Errors
+    /// `Locked`: another process, or this one, has live open with RocksDB, or had just now. As [`Database::open_read_only`].
+    pub fn open_to_read(&mut self, settings: &Settings) -> Result<Database> {
+        let lock = RocksLock::to_read(&self.layout.live)?;
+        let database = Database::open_read_only(&*self.vfs, &self.layout.live, settings)?;
+        // RocksDB makes its lock file before it touches anything.
+        if lock.is_none() && self.vfs.stat(&self.layout.live.join(ROCKSDB_LOCK))?.is_some() {
+            let message = "it was opened with RocksDB meanwhile";
+            return Err(Error::new(ErrorKind::Locked, "read the database", message).at(&self.layout.live));
+        }
+        self.rocks_lock = lock;
+        Ok(database)
+    }
+
     /// Gives RocksDB's own lock back, so that RocksDB itself can take it.
     pub fn unlock_rocks(&mut self) {
         self.rocks_lock = None;
@@ -249,8 +267,8 @@ impl Place {
     }
 
     /// The parts that an engine keeps.
-    pub fn into_parts(self) -> (Arc<dyn Vfs>, Layout, PlaceLock) {
-        (self.vfs, self.layout, self.lock)
+    pub fn into_parts(self) -> (Arc<dyn Vfs>, Layout, PlaceLock, Option<RocksLock>) {
+        (self.vfs, self.layout, self.lock, self.rocks_lock)
     }
 }
 

@@ -12,7 +12,7 @@ use super::decide::{Action, Live, decide};
 use super::journal::{self, Journal, JournalState, Kind, Phase};
 use super::{Place, Rest, observe_under, refusal};
 use crate::error::{Error, ErrorKind, Result};
-use crate::rocks::{Database, Settings};
+use crate::rocks::Settings;
 use crate::trap::trap;
 
 fn kept(place: &Place, step: &'static str) -> Result<Journal> {
@@ -40,14 +40,14 @@ pub fn require_kept(place: &Place) -> Result<()> {
 ///
 /// # Errors
 /// `Corrupt` if live is too damaged to tell, `Io`; nothing was changed.
-pub fn writes_since_seal(place: &Place, settings: &Settings) -> Result<u64> {
-    let vfs = &*place.vfs;
-    let Some(marker) = crate::marker::read(vfs, &place.layout.live)? else {
+pub fn writes_since_seal(place: &mut Place, settings: &Settings) -> Result<u64> {
+    let Some(marker) = crate::marker::read(&*place.vfs, &place.layout.live)? else {
         let message = "live has no marker, so nobody can tell what was written to it";
         return Err(Error::new(ErrorKind::Corrupt, "count the writes", message).at(&place.layout.live));
     };
-    let database = Database::open_read_only(vfs, &place.layout.live, settings)?;
-    Ok(database.last_sequence().saturating_sub(marker.sealed_sequence))
+    let last_sequence = place.open_to_read(settings)?.last_sequence();
+    place.unlock_rocks();
+    Ok(last_sequence.saturating_sub(marker.sealed_sequence))
 }
 
 /// Puts the kept old database back in live's place; what was written since the conversion goes.

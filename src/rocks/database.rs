@@ -160,13 +160,7 @@ impl Database {
     /// # Errors
     /// As [`Database::open`]; nothing is changed.
     pub fn open_read_only(vfs: &dyn Vfs, path: &Path, settings: &Settings) -> Result<Self> {
-        require_database(vfs, path)?;
-        let listed = super::describe::list_families(path)?;
-        let has_internal = listed.iter().any(|name| name == INTERNAL_FAMILY);
-        let (options, families) = families(settings, has_internal);
-        let db = DB::open_cf_descriptors_read_only(&options, never_made(path), families, false)
-            .map_err(|source| error("open the database read only", path, source))?;
-        Ok(Database { read_only: true, ..Database::over(db, path, has_internal, settings) })
+        Self::read_only(vfs, path, settings, true)
     }
 
     /// The SST files that its MANIFEST names, whether they are there or not.
@@ -174,15 +168,20 @@ impl Database {
     /// # Errors
     /// As [`Database::open_read_only`]; nothing is changed.
     pub fn named_files(vfs: &dyn Vfs, path: &Path, settings: &Settings) -> Result<Vec<LiveFile>> {
+        // It is not to be read from, so whatever else is wrong is met when the database is opened for good.
+        Self::read_only(vfs, path, &Settings { bulk: true, ..settings.clone() }, false)?.live_files()
+    }
+
+    /// `whole`: only if all files are there.
+    fn read_only(vfs: &dyn Vfs, path: &Path, settings: &Settings, whole: bool) -> Result<Self> {
         require_database(vfs, path)?;
         let listed = super::describe::list_families(path)?;
         let has_internal = listed.iter().any(|name| name == INTERNAL_FAMILY);
-        let (mut options, families) = families(&Settings { bulk: true, ..settings.clone() }, has_internal);
-        // Else it does not open where one is missing. Whatever this hides is met when the database is opened for good.
-        options.set_paranoid_checks(false);
+        let (mut options, families) = families(settings, has_internal);
+        options.set_paranoid_checks(whole);
         let db = DB::open_cf_descriptors_read_only(&options, never_made(path), families, false)
-            .map_err(|source| error("list what the MANIFEST names", path, source))?;
-        Database::over(db, path, has_internal, settings).live_files()
+            .map_err(|source| error("open the database read only", path, source))?;
+        Ok(Database { read_only: true, ..Database::over(db, path, has_internal, settings) })
     }
 
     /// Where it lies.

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Three files of one size: a file ends when its index has 8 MiB of keys, and each of these has a block to itself.
-fn loaded() -> Content {
+fn loaded(name: &str) -> Content {
     let entry = |number: usize| {
-        let mut key = format!("/loaded/{}/{:03}", number / 128, number % 128).into_bytes();
+        let mut key = format!("/{name}/{}/{:03}", number / 128, number % 128).into_bytes();
         key.resize(64 << 10, b'k');
         (key, vec![b'v'; 100])
     };
@@ -20,7 +20,7 @@ fn loaded() -> Content {
 }
 
 fn all() -> Content {
-    sample(60).into_iter().chain(loaded()).collect()
+    [sample(60), loaded("earlier"), loaded("the_one")].into_iter().flatten().collect()
 }
 
 fn sst_files(live: &Path) -> Vec<PathBuf> {
@@ -33,8 +33,10 @@ fn sst_files(live: &Path) -> Vec<PathBuf> {
 /// Loads, and moves the files that RocksDB took back to where they came from; gives what they were called in the database.
 fn load_and_take_away(live: &Path) -> (PathBuf, Vec<PathBuf>) {
     let engine = Engine::open(live, options()).unwrap();
+    // One before, with files of the same lengths, and numbers right before theirs.
+    engine.ingest(loaded("earlier").into_iter().map(Ok)).unwrap();
     let before = sst_files(live);
-    engine.ingest(loaded().into_iter().map(Ok)).unwrap();
+    engine.ingest(loaded("the_one").into_iter().map(Ok)).unwrap();
     let files: Vec<_> = sst_files(live).into_iter().filter(|file| !before.contains(file)).collect();
     engine.close().unwrap();
     let lengths: Vec<_> = files.iter().map(|file| std::fs::metadata(file).unwrap().len()).collect();
@@ -68,6 +70,7 @@ fn so_does_a_conversion_and_a_recovery() {
     load_and_take_away(&sandbox.path);
     let hierarchical: Arc<dyn KeyEncoding> = Arc::new(Hierarchical);
     opens_with_all(&sandbox.path, options().encoding(hierarchical));
+    let sandbox = natural();
     load_and_take_away(&sandbox.path);
     let error = Engine::open_read_only(&sandbox.path, options()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
@@ -91,14 +94,11 @@ fn a_crash_between_two_of_them_is_gone_on_with() {
     opens_with_all(&sandbox.path, options());
 }
 
-/// A power cut leaves of what RocksDB removed whatever it likes. A load before has files of the same lengths.
+/// A power cut leaves of what RocksDB removed whatever it likes.
 #[test]
 fn whichever_of_them_are_missing() {
     for there in 0..7_usize {
         let sandbox = natural();
-        let engine = Engine::open(&sandbox.path, options()).unwrap();
-        engine.ingest(loaded().into_iter().map(|(key, _)| Ok((key, [b'w'; 100])))).unwrap();
-        engine.close().unwrap();
         let (folder, files) = load_and_take_away(&sandbox.path);
         for (number, file) in files.iter().enumerate().filter(|(number, _)| there & (1 << number) != 0) {
             std::fs::hard_link(folder.join(format!("{number:06}.sst")), file).unwrap();

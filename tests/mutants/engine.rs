@@ -48,13 +48,13 @@ pub fn defects() -> Vec<Defect> {
             .edit(INGEST, "missing.insert(number);", "")
             .found_by(&["guarantees::loads::whoever_opens_it_brings_them_back"]),
         defect("the files of an earlier load are taken for those that are missing")
-            .edit(INGEST, "..=least).rev().find(fits)", "..=least).find(fits)")
+            .edit(INGEST, "(from..=least).rev().find(fits)", "(from..=least).find(fits)")
             .found_by(&["guarantees::loads::whichever_of_them_are_missing"]),
         defect("whatever a load has left is taken for what is missing")
             .edit(INGEST, "file.bytes == lengths[at]", "file.bytes > 0")
             .found_by(&["guarantees::loads::nothing_else_is_put_in_their_place"]),
         defect("a database that lacks files of a load is read")
-            .edit(OPEN, "Missing::find(vfs, live, settings)?.is_some()", "false")
+            .edit(OPEN, "Missing::find(&*place.vfs, live, settings)?.is_some()", "false")
             .found_by(&["guarantees::loads::so_does_a_conversion_and_a_recovery"]),
     ]
 }

@@ -7,6 +7,7 @@ const CHANGE: &str = "src/place/change.rs";
 const DECIDE: &str = "src/place/decide.rs";
 const OBSERVE: &str = "src/place/observe.rs";
 const SWEEP: &str = "src/place/sweep.rs";
+const PLACE: &str = "src/place/mod.rs";
 const ROLLBACK: &str = "src/place/rollback.rs";
 const TRACES: &str = "crash::golden::traces";
 const TABLE: &str = "unit::place::decide::tests::every_state_is_decided_as_the_table_says";
@@ -148,6 +149,12 @@ fn table() -> Vec<Defect> {
 fn looks() -> Vec<Defect> {
     const IDENTITY: &str = "refused(\"the database does not hold the identity that its marker names\")";
     vec![
+        defect("RocksDB may write to a database that is read")
+            .edit(PLACE, "self.rocks_lock = lock;", "")
+            .found_by(&["crash::races::moments::who_reads_keeps_rocksdb_out_and_is_kept_out"]),
+        defect("a database is read while RocksDB writes to it")
+            .edit(PLACE, "RocksLock::to_read(&self.layout.live)?", "None")
+            .found_by(&["crash::races::moments::who_reads_keeps_rocksdb_out_and_is_kept_out"]),
         defect("the identity is not compared with the marker")
             .edit(OBSERVE, "identity != marker.identity()", "false")
             .found_by(&["refusals::a_marker_of_another_database", "refusals::bad_markers"]),

@@ -8,7 +8,7 @@ use super::orders::{ATTEMPTS_MAX, Deed, Line, Log, Orders, Racer, place};
 use super::racers::{Process, attempt_once};
 use morphkv::inspect::inspect;
 use morphkv::testing::{Operation, RealVfs, RecordingVfs, Trap};
-use morphkv::{Engine, ErrorKind, Keep};
+use morphkv::{Engine, ErrorKind, Keep, manage};
 use rustix::process::{Signal, kill_process};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -275,6 +275,34 @@ fn a_database_that_other_software_is_just_making_is_not_taken_for_nothing() {
         std::fs::remove_file(directory.path().join(name)).unwrap();
     }
     scenario::check(&scenario, directory.path(), "the other software is gone");
+}
+
+/// Whoever reads while RocksDB begins to write may find neither the WAL that was there nor the file that it becomes: a
+/// database that is empty, and no error.
+#[test]
+fn who_reads_keeps_rocksdb_out_and_is_kept_out() {
+    let (directory, scenario) = (scratch(), scenario::named("convert to hierarchical"));
+    (scenario.prepare)(directory.path());
+    let path = database(directory.path());
+    let open = || rocksdb::DB::open_cf(&rocksdb::Options::default(), &path, ["default", "morphkv.internal"]);
+    let theirs = open().unwrap();
+    for _ in 0..2 {
+        assert_eq!(Engine::open_read_only(&path, options()).unwrap_err().kind(), ErrorKind::Locked);
+        assert_eq!(manage::digest(&path, &options()).unwrap_err().kind(), ErrorKind::Locked);
+    }
+    let mut child = child_that_runs("races::moments::child").env(CHILD_LOCK, path.join("LOCK")).spawn().unwrap();
+    assert!(!child.wait().unwrap().success(), "another process got RocksDB's lock");
+    drop(theirs);
+    let engine = Engine::open_read_only(&path, options()).unwrap();
+    assert!(open().is_err(), "RocksDB got in while the database was read");
+    let count = engine.range(..).unwrap().count();
+    engine.close().unwrap();
+    drop(open().unwrap());
+    // A copy that RocksDB has not opened yet has no lock file, and gets none.
+    std::fs::remove_file(path.join("LOCK")).unwrap();
+    let engine = Engine::open_read_only(&path, options()).unwrap();
+    assert_eq!(engine.range(..).unwrap().count(), count);
+    assert!(!path.join("LOCK").exists());
 }
 
 #[test]
