@@ -97,7 +97,27 @@ const TAKE: &str = "take RocksDB's lock";
 /// while it is held no other lock is there that closing the file could take away.
 #[derive(Debug)]
 pub struct RocksLock {
-    _file: File,
+    /// There until it is dropped.
+    file: Option<File>,
+}
+
+/// All of the file, as RocksDB does it.
+fn whole(sort: nix::libc::c_int) -> nix::libc::flock {
+    nix::libc::flock { l_type: sort as _, l_whence: nix::libc::SEEK_SET as _, l_start: 0, l_len: 0, l_pid: 0 }
+}
+
+impl Drop for RocksLock {
+    fn drop(&mut self) {
+        let Some(file) = self.file.take() else { return };
+        // A child that was forked meanwhile shares the open file until it executes something, and must not hold it on.
+        let _ = fcntl(&file, FcntlArg::F_OFD_SETLK(&whole(nix::libc::F_UNLCK)));
+        let mut found = whole(nix::libc::F_WRLCK);
+        let taken =
+            fcntl(&file, FcntlArg::F_OFD_GETLK(&mut found)).is_ok() && i32::from(found.l_type) != nix::libc::F_UNLCK;
+        if taken {
+            FOUND_LOCKED.lock().push(file);
+        }
+    }
 }
 
 /// Files that somebody else had locked. If that is RocksDB in this process, closing them would free its lock: so they stay
@@ -136,23 +156,21 @@ impl RocksLock {
     /// As [`RocksLock::acquire`].
     pub fn to_read(path: &Path) -> Result<Option<Self>> {
         let path = path.join(ROCKSDB_LOCK);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = match found_locked_before(&path) {
-            Some(file) => file,
-            None => match rustix::fs::open(&path, flags, Mode::empty()) {
-                Ok(file) => file.into(),
-                Err(rustix::io::Errno::NOENT) => return Ok(None),
-                Err(error) => return Err(Error::io(TAKE, &path, error.into())),
-            },
+        let open = |mode| rustix::fs::open(&path, mode | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+        // Whoever may write opens it as `acquire` needs it, should it have to stay open.
+        let opened = match found_locked_before(&path) {
+            Some(file) => Ok(file),
+            None => open(OFlags::RDWR).or_else(|_| open(OFlags::RDONLY)).map(File::from),
         };
-        RocksLock::take(path, file, nix::libc::F_RDLCK).map(Some)
+        match opened {
+            Ok(file) => RocksLock::take(path, file, nix::libc::F_RDLCK).map(Some),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(Error::io(TAKE, &path, error.into())),
+        }
     }
 
     fn take(path: PathBuf, file: File, sort: nix::libc::c_int) -> Result<Self> {
-        // All of the file, as RocksDB does it.
-        let whole =
-            nix::libc::flock { l_type: sort as _, l_whence: nix::libc::SEEK_SET as _, l_start: 0, l_len: 0, l_pid: 0 };
-        let taken = fcntl(&file, FcntlArg::F_OFD_SETLK(&whole));
+        let taken = fcntl(&file, FcntlArg::F_OFD_SETLK(&whole(sort)));
         if taken.is_err() {
             FOUND_LOCKED.lock().push(file);
             return Err(match taken {
@@ -163,7 +181,7 @@ impl RocksLock {
                 }
             });
         }
-        Ok(RocksLock { _file: file })
+        Ok(RocksLock { file: Some(file) })
     }
 }
 
@@ -204,6 +222,22 @@ mod tests {
     use super::*;
     use crate::fs::RealVfs;
     use rustix::fs::FlockOperation;
+
+    /// Between fork and exec a child has every open file of its parent.
+    #[test]
+    fn a_child_that_has_the_open_file_does_not_hold_rocksdbs_lock_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = RocksLock::acquire(directory.path()).unwrap();
+        let shared = held.file.as_ref().unwrap().try_clone().unwrap();
+        assert_eq!(RocksLock::acquire(directory.path()).unwrap_err().kind(), ErrorKind::Locked);
+        drop(held);
+        drop(RocksLock::acquire(directory.path()).unwrap());
+        let reading = RocksLock::to_read(directory.path()).unwrap().unwrap();
+        let other = reading.file.as_ref().unwrap().try_clone().unwrap();
+        drop(reading);
+        RocksLock::acquire(directory.path()).unwrap();
+        drop((shared, other));
+    }
 
     #[test]
     fn a_second_opener_in_this_process_is_kept_out() {

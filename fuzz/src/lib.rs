@@ -32,11 +32,38 @@ pub mod place {
     pub mod journal;
 }
 
-/// The part of `rocks` that reads the write-ahead log, which does not need RocksDB.
+/// The parts of `rocks` that read files without RocksDB.
 #[path = "../../src/rocks"]
 pub mod rocks {
     pub mod batch_decoder;
+    mod block;
+    mod table;
     pub mod wal;
+
+    use crate::error::Result;
+    use crate::fs::Vfs;
+    use block::Entries;
+    use std::path::Path;
+
+    /// Reads an SST file as a conversion does, but for the keys. `None`: it is left to RocksDB. Else the entries that it
+    /// says it has, the blocks of its index and the bytes that its pieces have together.
+    pub fn read_table(vfs: &dyn Vfs, path: &Path, bytes: u64) -> Result<Option<(u64, u64, u64)>> {
+        let Some(table) = table::Table::open(vfs, false, path.into(), bytes)? else { return Ok(None) };
+        let (mut window, mut index, mut block) =
+            (table::Window::new(vfs, false, 4096), table::Index::default(), Vec::new());
+        index.load(&table, &mut window)?;
+        let mut blocks = 0;
+        while index.next(&table)? {
+            window.read_block(&table, index.handle, &mut block)?;
+            blocks += 1;
+            let Some(mut entries) = Entries::new(&block) else { continue };
+            while let Some(Some(entry)) = entries.next(&block) {
+                assert!(entry.delta.end == entry.value.start && entry.value.end <= block.len());
+            }
+        }
+        let pieces = table.pieces(&mut window, 1024)?;
+        Ok(Some((table.entries, blocks, pieces.iter().map(|piece| piece.bytes).sum())))
+    }
 }
 
 /// The formats of an archive's objects.

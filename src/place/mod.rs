@@ -52,8 +52,9 @@ pub struct Place {
     pub vfs: Arc<dyn Vfs>,
     /// The names.
     pub layout: Layout,
-    lock: PlaceLock,
+    // Dropped in this order: none of us opens live while RocksDB's lock is given back.
     rocks_lock: Option<RocksLock>,
+    lock: PlaceLock,
     notes: Vec<String>,
     /// Held by a restore: its own folder is nothing strange to it.
     restores: bool,

@@ -155,6 +155,12 @@ pub fn of(content: Content) -> Vec<Scenario> {
             |content| Expect::OneOf(load_states(content)),
         ),
         scenario(
+            "bring back a load",
+            load_and_take_away,
+            |directory, options| Engine::open(database(directory), options)?.close(),
+            same,
+        ),
+        scenario(
             "convert and keep",
             natural,
             |directory, options| convert_to(Hierarchical)(directory, options.keep_backup(Keep::Yes)),
@@ -212,6 +218,21 @@ pub fn of(content: Content) -> Vec<Scenario> {
             same,
         ),
     ]
+}
+
+/// What a load leaves that RocksDB has in its MANIFEST, and whose files it has removed again.
+fn load_and_take_away(directory: &Path, content: &Content) {
+    let path = database(directory);
+    let engine = Engine::open(&path, options().create_if_missing(true).encoding(Natural)).unwrap();
+    engine.ingest(content.clone().into_iter().map(Ok)).unwrap();
+    engine.close().unwrap();
+    let folder = path.join("morphkv.ingest/0");
+    std::fs::create_dir_all(&folder).unwrap();
+    let database = Database::open_read_only(&RealVfs::default(), &path, &Settings::default()).unwrap();
+    let files = database.live_files().unwrap().into_iter().filter(|file| file.family == "default");
+    for (number, file) in files.enumerate() {
+        std::fs::rename(path.join(file.name), folder.join(format!("{number:06}.sst"))).unwrap();
+    }
 }
 
 /// New keys, and new values of old ones.
