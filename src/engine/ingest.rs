@@ -109,6 +109,11 @@ fn lengths(vfs: &dyn Vfs, folder: &Path) -> Result<Vec<u64>> {
     Ok(lengths)
 }
 
+/// Whether a load has left anything, that its log still needs or that is to be swept.
+pub(super) fn has_left_files(vfs: &dyn Vfs, live: &Path) -> Result<bool> {
+    Ok(!folders_of_loads(vfs, live)?.is_empty())
+}
+
 /// The folders that loads have left, the youngest first.
 fn folders_of_loads(vfs: &dyn Vfs, live: &Path) -> Result<Vec<PathBuf>> {
     let mut folders = Vec::new();

@@ -200,9 +200,15 @@ pub(super) fn settled(options: &Options, place: &mut Place, rest: Rest) -> Resul
 
 /// Brings back the files of a bulk load that RocksDB has removed, although its MANIFEST names them.
 pub(super) fn bring_back(place: &mut Place, options: &Options) -> Result<()> {
-    let (vfs, live) = (&*place.vfs, &place.layout.live);
-    if let Some(missing) = Missing::find(vfs, live, &options.settings())? {
-        missing.bring_back(vfs, live)?;
+    let (vfs, live) = (Arc::clone(&place.vfs), place.layout.live.clone());
+    if !super::ingest::has_left_files(&*vfs, &live)? {
+        return Ok(());
+    }
+    let back = place.with_rocks_locked(|| {
+        let missing = Missing::find(&*vfs, &live, &options.settings())?;
+        missing.map(|missing| missing.bring_back(&*vfs, &live)).transpose()
+    })?;
+    if back.is_some() {
         place.note("bring back the files of a bulk load");
     }
     Ok(())
@@ -210,14 +216,17 @@ pub(super) fn bring_back(place: &mut Place, options: &Options) -> Result<()> {
 
 /// Opens a database for reading alone.
 pub(super) fn open_to_read(place: &mut Place, settings: &Settings) -> Result<Database> {
-    let live = &place.layout.live;
-    if Missing::find(&*place.vfs, live, settings)?.is_some() {
+    place.open_to_read(settings).map_err(|error| {
+        let live = &place.layout.live;
+        if !matches!(Missing::find(&*place.vfs, live, settings), Ok(Some(_))) {
+            return error;
+        }
         let message = "files of a bulk load that failed have to be brought back";
-        return Err(Error::new(ErrorKind::Refused, "open the database", message)
+        Error::new(ErrorKind::Refused, "open the database", message)
             .at(live)
-            .next(format!("morphkv recover {}", live.display())));
-    }
-    place.open_to_read(settings)
+            .next(format!("morphkv recover {}", live.display()))
+            .because(error)
+    })
 }
 
 fn settle_or_create(place: &mut Place, options: &Options) -> Result<Settled> {

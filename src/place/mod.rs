@@ -252,6 +252,20 @@ impl Place {
         Ok(database)
     }
 
+    /// Works with RocksDB's own lock on live.
+    ///
+    /// # Errors
+    /// As [`Place::lock_rocks`]; those of the work.
+    pub fn with_rocks_locked<T>(&mut self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let held = self.rocks_lock.is_some();
+        self.lock_rocks()?;
+        let worked = work();
+        if !held {
+            self.unlock_rocks();
+        }
+        worked
+    }
+
     /// Gives RocksDB's own lock back, so that RocksDB itself can take it.
     pub fn unlock_rocks(&mut self) {
         self.rocks_lock = None;

@@ -53,8 +53,8 @@ pub fn defects() -> Vec<Defect> {
         defect("whatever a load has left is taken for what is missing")
             .edit(INGEST, "file.bytes == lengths[at]", "file.bytes > 0")
             .found_by(&["guarantees::loads::nothing_else_is_put_in_their_place"]),
-        defect("a database that lacks files of a load is read")
-            .edit(OPEN, "Missing::find(&*place.vfs, live, settings)?.is_some()", "false")
+        defect("who reads is not told that files of a load are to be brought back")
+            .edit(OPEN, "matches!(Missing::find(&*place.vfs, live, settings), Ok(Some(_)))", "false")
             .found_by(&["guarantees::loads::so_does_a_conversion_and_a_recovery"]),
     ]
 }
