@@ -3,25 +3,23 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use morphkv_fuzz::error::{Error, ErrorKind, Result};
-use morphkv_fuzz::fs::{Space, Stat, Vfs};
+use morphkv_fuzz::error::ErrorKind;
+use morphkv_fuzz::memory::Files;
 use morphkv_fuzz::rocks::read_table;
-use std::ops::Range;
 use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
 
 fuzz_target!(|data: &[u8]| {
     let Some((&[shape, cuts @ ..], rest)) = data.split_first_chunk::<4>() else { return };
-    let file = Contents(built(shape, cuts, rest));
-    let len = file.0.len() as u64;
-    match read_table(&file, Path::new("table"), len) {
+    let file = built(shape, cuts, rest);
+    let len = file.len() as u64;
+    match read_table(&Files([("table".into(), file)].into()), Path::new("table"), len) {
         Ok(Some((_, blocks, in_pieces))) => assert!(blocks <= len / 5 && in_pieces <= len),
         Ok(None) => {}
         Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}"),
     }
     // The bytes as they came.
-    let file = Contents(rest.to_vec());
-    let _ = read_table(&file, Path::new("table"), rest.len() as u64);
+    let _ = read_table(&Files([("table".into(), rest.to_vec())].into()), Path::new("table"), rest.len() as u64);
 });
 
 /// A file whose data and index are parts of `bytes`, and whose properties are as RocksDB writes them, but for those that
@@ -99,73 +97,4 @@ fn varint(mut number: u64) -> Vec<u8> {
     }
     bytes.push(number as u8);
     bytes
-}
-
-/// One file in memory.
-#[derive(Debug)]
-struct Contents(Vec<u8>);
-
-fn no(path: &Path) -> Error {
-    Error::new(ErrorKind::NotFound, "use a file", "it is not there").at(path)
-}
-
-impl Vfs for Contents {
-    fn read_range(&self, _: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
-        out.clear();
-        let from = self.0.get(offset as usize..).unwrap_or_default();
-        out.extend_from_slice(&from[..from.len().min(len)]);
-        Ok(())
-    }
-
-    fn list(&self, path: &Path) -> Result<Vec<String>> {
-        Err(no(path))
-    }
-    fn read_device(&self, path: &Path, _: u64, _: usize, _: &mut Vec<u8>) -> Result<Range<usize>> {
-        Err(no(path))
-    }
-    fn stat(&self, path: &Path) -> Result<Option<Stat>> {
-        Err(no(path))
-    }
-    fn read(&self, path: &Path, _: u64) -> Result<Vec<u8>> {
-        Err(no(path))
-    }
-    fn make_dir(&self, path: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn make_private(&self, path: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn create_file(&self, path: &Path, _: &[u8]) -> Result<()> {
-        Err(no(path))
-    }
-    fn append(&self, path: &Path, _: &[u8]) -> Result<()> {
-        Err(no(path))
-    }
-    fn sync_file(&self, path: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn sync_dir(&self, path: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn rename_no_replace(&self, path: &Path, _: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn rename_file_over(&self, path: &Path, _: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn probe_rename(&self, path: &Path, _: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn remove_file(&self, path: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn remove_dir(&self, path: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn hard_link(&self, path: &Path, _: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn space(&self, path: &Path) -> Result<Space> {
-        Err(no(path))
-    }
 }

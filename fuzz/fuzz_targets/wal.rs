@@ -4,23 +4,22 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use morphkv_fuzz::error::{Error, ErrorKind, Result};
-use morphkv_fuzz::fs::{Space, Stat, Vfs};
+use morphkv_fuzz::error::{ErrorKind, Result};
+use morphkv_fuzz::memory::Files;
 use morphkv_fuzz::rocks::batch_decoder::{Batch, Operation};
 use morphkv_fuzz::rocks::wal::{Next, Position, WalReader};
-use std::ops::Range;
-use std::path::Path;
+use std::path::PathBuf;
 
 fuzz_target!(|data: &[u8]| {
     let Some((&[shape, cut], rest)) = data.split_first_chunk::<2>() else { return };
     let first = if shape & 1 == 0 { rest.to_vec() } else { with_checksums(rest) };
     let second = if shape & 2 == 0 { Vec::new() } else { with_checksums(&rest[rest.len() / 2..]) };
-    let whole = Files(vec![first.clone(), second].into_iter().filter(|file| !file.is_empty()).collect());
+    let whole = files([first.clone(), second]);
     let mut reader = WalReader::new("log", Position::default(), None);
     let records = read(&mut reader, &whole);
     decode(&records);
     // The same while the first file grows, as far as it goes.
-    let part = Files(vec![first[..first.len() * usize::from(cut) / 256].to_vec()]);
+    let part = Files([(name(3), first[..first.len() * usize::from(cut) / 256].to_vec())].into());
     let mut growing = WalReader::new("log", Position::default(), None);
     let mut grown = read(&mut growing, &part);
     assert!(records.starts_with(&grown));
@@ -34,6 +33,16 @@ fuzz_target!(|data: &[u8]| {
     // The decoder alone.
     decode(&[(0, rest.to_vec())]);
 });
+
+fn name(number: usize) -> PathBuf {
+    format!("log/{number:06}.log").into()
+}
+
+/// Those that are not empty, as files 3, 4...
+fn files(contents: [Vec<u8>; 2]) -> Files {
+    let contents = contents.into_iter().filter(|file| !file.is_empty());
+    Files(contents.enumerate().map(|(index, file)| (name(index + 3), file)).collect())
+}
 
 /// Reads to the end, and checks that each record begins where the last one ended.
 fn read(reader: &mut WalReader, files: &Files) -> Vec<(u64, Vec<u8>)> {
@@ -96,79 +105,4 @@ fn with_checksums(mut data: &[u8]) -> Vec<u8> {
         data = &rest[len..];
     }
     file
-}
-
-/// WAL files 3, 4... in memory.
-#[derive(Debug)]
-struct Files(Vec<Vec<u8>>);
-
-fn no(path: &Path) -> Error {
-    Error::new(ErrorKind::NotFound, "use a file", "it is not there").at(path)
-}
-
-impl Vfs for Files {
-    fn list(&self, path: &Path) -> Result<Vec<String>> {
-        if path != Path::new("log") {
-            return Err(no(path));
-        }
-        Ok((0..self.0.len()).map(|index| format!("{:06}.log", index + 3)).collect())
-    }
-
-    fn read_range(&self, path: &Path, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
-        out.clear();
-        let index = (0..self.0.len()).find(|index| path == Path::new(&format!("log/{:06}.log", index + 3)));
-        let file = &self.0[index.ok_or_else(|| no(path))?];
-        let from = file.get(offset as usize..).unwrap_or_default();
-        out.extend_from_slice(&from[..from.len().min(len)]);
-        Ok(())
-    }
-
-    fn read_device(&self, path: &Path, _: u64, _: usize, _: &mut Vec<u8>) -> Result<Range<usize>> {
-        Err(no(path))
-    }
-    fn stat(&self, path: &Path) -> Result<Option<Stat>> {
-        Err(no(path))
-    }
-    fn read(&self, path: &Path, _: u64) -> Result<Vec<u8>> {
-        Err(no(path))
-    }
-    fn make_dir(&self, path: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn make_private(&self, path: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn create_file(&self, path: &Path, _: &[u8]) -> Result<()> {
-        Err(no(path))
-    }
-    fn append(&self, path: &Path, _: &[u8]) -> Result<()> {
-        Err(no(path))
-    }
-    fn sync_file(&self, path: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn sync_dir(&self, path: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn rename_no_replace(&self, path: &Path, _: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn rename_file_over(&self, path: &Path, _: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn probe_rename(&self, path: &Path, _: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn remove_file(&self, path: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn remove_dir(&self, path: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn hard_link(&self, path: &Path, _: &Path) -> Result<()> {
-        Err(no(path))
-    }
-    fn space(&self, path: &Path) -> Result<Space> {
-        Err(no(path))
-    }
 }

@@ -23,6 +23,7 @@ pub mod fs;
 pub mod layout;
 #[path = "../../src/marker.rs"]
 pub mod marker;
+pub mod memory;
 #[path = "../../src/trap.rs"]
 pub mod trap;
 

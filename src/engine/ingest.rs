@@ -72,7 +72,7 @@ impl Missing {
         Ok(None)
     }
 
-    /// Brings them back.
+    /// Brings them back; their names are not durable yet.
     ///
     /// # Errors
     /// Some of them may be back; repeated, it goes on.
@@ -81,7 +81,6 @@ impl Missing {
             vfs.hard_link(&self.folder.join(kept), &live.join(name))?;
             trap!(vfs, LoadBroughtBack);
         }
-        vfs.sync_dir(live)?;
         tracing::warn!(files = self.files.len(), "files of a bulk load were brought back, which RocksDB had removed");
         Ok(())
     }
@@ -92,9 +91,9 @@ impl Missing {
 /// greatest number that fits is the one. (RocksDB checks, when it opens a file, that it is the very one.)
 fn first_number(lengths: &[u64], named: &BTreeMap<u64, LiveFile>, missing: &BTreeSet<u64>) -> Option<u64> {
     let (least, greatest) = (*missing.first()?, *missing.last()?);
-    let from = (greatest + 1).saturating_sub(lengths.len() as u64);
+    let from = greatest.saturating_add(1).saturating_sub(lengths.len() as u64);
     let fits = |first: &u64| {
-        let file = |at: usize| named.get(&(first + at as u64));
+        let file = |at: usize| named.get(&first.saturating_add(at as u64));
         (0..lengths.len()).all(|at| file(at).is_some_and(|file| file.bytes == lengths[at]))
     };
     (from..=least).rev().find(fits)
@@ -178,7 +177,11 @@ impl Engine {
         loaded
     }
 
-    /// Gives the files to RocksDB. `needed`: they may have to be brought back.
+    /// Gives the files to RocksDB.
+    ///
+    /// # Errors
+    /// All of the files are in the database or none. With `needed` the MANIFEST may name them although they are gone: those
+    /// in the folder, whose names are durable, must stay for the next open.
     fn take(&self, folder: &Path, files: &[PathBuf], needed: &mut bool) -> Result<()> {
         let (vfs, live, database) = (&*self.inner.vfs, &self.inner.layout.live, &self.inner.database);
         vfs.sync_dir(folder)?;

@@ -259,11 +259,10 @@ pub fn adopt(path: impl AsRef<Path>, encoding: &Arc<dyn KeyEncoding>, options: &
     require_adoptable(&place, encoding)?;
     let settings = options.settings();
     let database = place.open_to_read(&Settings { bulk: true, ..settings.clone() })?;
-    let (vfs, live) = (Arc::clone(&place.vfs), place.layout.live.clone());
-    let (vfs, live) = (&*vfs, &live);
     let id = EncodingId::of(&**encoding);
     let identity = place::read_identity(&database)?;
     if let Some(identity) = identity.as_ref().filter(|identity| identity.encoding != id) {
+        let live = &place.layout.live;
         let message = format!("the identity inside it says that its keys are in {}", identity.encoding);
         return Err(Error::new(ErrorKind::Conflict, "adopt the database", message).at(live).next(format!(
             "morphkv adopt {} --encoding {}",
@@ -274,6 +273,7 @@ pub fn adopt(path: impl AsRef<Path>, encoding: &Arc<dyn KeyEncoding>, options: &
     conversion::scan(&database, &**encoding, options.parallelism, &options.reporter())?;
     drop(database);
     place.unlock_rocks();
+    let (vfs, live) = (&*place.vfs, &place.layout.live);
     let origin = Origin { kind: OriginKind::Adopt, id: Uuid::new_v4() };
     let mut marker = Marker {
         format: MARKER_FORMAT,

@@ -1,4 +1,5 @@
-//! Opening: lock, bring the place to rest, read the marker, convert if a named encoding differs, open, check, sweep.
+//! Opening: lock, bring the place to rest, read the marker, bring back what a failed load lacks, convert if a named encoding
+//! differs, open, check, sweep.
 //!
 //! Invariants: nothing is looked at before the lock is held; the wanted encoding is compared only after the place is at
 //! rest; the identity inside the database is compared with its marker before a handle is given out; opening a database
@@ -199,6 +200,9 @@ pub(super) fn settled(options: &Options, place: &mut Place, rest: Rest) -> Resul
 }
 
 /// Brings back the files of a bulk load that RocksDB has removed, although its MANIFEST names them.
+///
+/// # Errors
+/// `Locked`, those of a look; some of the files may be back, and what the load has left stands: repeated, it goes on.
 pub(super) fn bring_back(place: &mut Place, options: &Options) -> Result<()> {
     let (vfs, live) = (Arc::clone(&place.vfs), place.layout.live.clone());
     if !super::ingest::has_left_files(&*vfs, &live)? {
@@ -206,7 +210,10 @@ pub(super) fn bring_back(place: &mut Place, options: &Options) -> Result<()> {
     }
     let back = place.with_rocks_locked(|| {
         let missing = Missing::find(&*vfs, &live, &options.settings())?;
-        missing.map(|missing| missing.bring_back(&*vfs, &live)).transpose()
+        let back = missing.map(|missing| missing.bring_back(&*vfs, &live)).transpose()?;
+        // Also those that were brought back before a crash: their second names go soon.
+        vfs.sync_dir(&live)?;
+        Ok(back)
     })?;
     if back.is_some() {
         place.note("bring back the files of a bulk load");

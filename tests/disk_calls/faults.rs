@@ -152,7 +152,7 @@ impl Case<'_> {
         Ok(tally)
     }
 
-    /// How often what is left opens: for each encoding that may be asked for; in the small size for one of them, by turns.
+    /// Opens what is left for each encoding that may be asked for; in the small size for one of them, by turns.
     fn open(&self, directory: &Path) -> Result<usize, String> {
         let requests = scenario::requests();
         let chosen = requests.len();
@@ -163,10 +163,9 @@ impl Case<'_> {
             }
             let (_room, copy) = copy_of(directory);
             let name = wanted.as_ref().map_or("unset", |encoding| encoding.name()).to_owned();
-            match scenario::look(&self.prepared.scenario, &copy, wanted, &options()) {
-                Ok(_) => opened += 1,
-                Err(wrong) => return Err(format!("then opened as {name}: {wrong}")),
-            }
+            let found = scenario::look(&self.prepared.scenario, &copy, wanted, &options());
+            found.map_err(|wrong| format!("then opened as {name}: {wrong}"))?;
+            opened += 1;
         }
         Ok(opened)
     }

@@ -4,7 +4,7 @@
 use super::common::{Content, content, options, sample, scratch};
 use super::natural;
 use morphkv::encoding::{Hierarchical, KeyEncoding};
-use morphkv::testing::{RealVfs, Trap, TrapAction, TrapPlan};
+use morphkv::testing::{Operation, RealVfs, RecordingVfs, Trap, TrapAction, TrapPlan};
 use morphkv::{Engine, ErrorKind, Options, manage};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -92,6 +92,23 @@ fn a_crash_between_two_of_them_is_gone_on_with() {
         assert_eq!(Engine::open(&sandbox.path, options().vfs(vfs)).unwrap_err().kind(), ErrorKind::Io);
     }
     opens_with_all(&sandbox.path, options());
+}
+
+/// What was killed right after the last of them was back has not made their names durable.
+#[test]
+fn they_are_durable_before_their_second_names_go() {
+    let sandbox = natural();
+    let (folder, files) = load_and_take_away(&sandbox.path);
+    for (number, file) in files.iter().enumerate() {
+        std::fs::hard_link(folder.join(format!("{number:06}.sst")), file).unwrap();
+    }
+    let vfs = Arc::new(RecordingVfs::new(Arc::new(RealVfs::default())));
+    Engine::open(&sandbox.path, options().vfs(vfs.clone())).unwrap().close().unwrap();
+    let operations = vfs.take();
+    let first = |wanted: &dyn Fn(&Operation) -> bool| operations.iter().position(wanted).unwrap();
+    let synced = first(&|operation| matches!(operation, Operation::SyncDir(path) if *path == sandbox.path));
+    let removed = first(&|operation| matches!(operation, Operation::RemoveFile(path) if path.starts_with(&folder)));
+    assert!(synced < removed, "{operations:?}");
 }
 
 /// A power cut leaves of what RocksDB removed whatever it likes.

@@ -47,6 +47,9 @@ pub fn defects() -> Vec<Defect> {
         defect("files of a load that RocksDB has removed are not brought back")
             .edit(INGEST, "missing.insert(number);", "")
             .found_by(&["guarantees::loads::whoever_opens_it_brings_them_back"]),
+        defect("second names of files that were brought back go before the first are durable")
+            .edit(OPEN, "vfs.sync_dir(&live)?;", "")
+            .found_by(&["guarantees::loads::they_are_durable_before_their_second_names_go"]),
         defect("the files of an earlier load are taken for those that are missing")
             .edit(INGEST, "(from..=least).rev().find(fits)", "(from..=least).find(fits)")
             .found_by(&["guarantees::loads::whichever_of_them_are_missing"]),
